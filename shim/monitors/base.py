@@ -1,0 +1,62 @@
+"""The contract between the shim and one monitor: how it is started, and with what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True):
+    """One NIC of the guest. `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace; `device` is the
+    name by which a kernel's manifest calls it ("" where the kernel has none)."""
+
+    fd: int
+    tap: str
+    mac: str
+    mtu: int
+    device: str = ""
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """One block device of the guest: a path as the monitor sees it, and the manifest's name for it."""
+
+    path: Path
+    device: str = ""
+    readonly: bool = False
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run: paths are as the monitor sees them; memory is the guest's, in MiB."""
+
+    kernel: Path
+    memory: int
+    words: tuple[str, ...] = ()
+    initrd: Path | None = None
+    nics: tuple[Nic, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How a monitor is started.
+
+    `argv[0]` is an absolute path on the node. `devices` are the device nodes it opens; `shares` are directories or files of the node that it reads,
+    bound read-only at the same path; `by_name` says that it attaches taps by name and so must run in the pod's network
+    namespace with /dev/net/tun, its taps persistent and owned by its user.
+    """
+
+    argv: tuple[str, ...]
+    devices: tuple[Path, ...] = ()
+    shares: tuple[Path, ...] = ()
+    by_name: bool = False
+
+
+class Monitor(Protocol):
+    """One monitor: probed once, then a pure function from machine to launch."""
+
+    name: str
+
+    async def launch(self, machine: Machine) -> Launch:
+        """Raises NodeFault where the monitor is not installed or cannot run here, Unsupported for a machine it cannot express."""
+        ...
