@@ -1,0 +1,139 @@
+"""`unikernel-shim run`: the daemon's machinery in the foreground, with no containerd and no daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from shim import log
+from shim.config import Config
+from shim.daemon import make_node
+from shim.errors import InvalidRequest, NotFound
+from shim.network.namespace import resolve
+from shim.oci.bundle import write_spec
+from shim.oci.rewrite import Spec
+from shim.oci.rootfs import Mount
+from shim.process.stdio import Streams
+from shim.sandbox.container import Container
+from shim.sandbox.creation import Order
+from shim.sandbox.sandboxes import Sandboxes
+
+_NAMESPACE = "foreground"
+_NAMESPACES = ("mount", "pid", "ipc", "uts")
+
+
+def spec_for(
+    name: str, arguments: tuple[str, ...], netns: Path | None, wishes: Mapping[str, str], initrd: bool
+) -> Spec:
+    """An OCI configuration for a kernel at /kernel (and an initrd at /initrd) of an otherwise empty image."""
+    annotations = {f"io.unikernel.{key}": value for key, value in wishes.items()}
+    annotations["io.unikernel.kernel"] = "/kernel"
+    if initrd:
+        annotations["io.unikernel.initrd"] = "/initrd"
+    annotations["io.unikernel.network"] = "required" if netns else "none"
+    network = {"type": "network", **({"path": os.fspath(netns)} if netns else {})}
+    return {
+        "ociVersion": "1.0.2",
+        "process": {"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/kernel", *arguments], "env": []},
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "unikernel",
+        "annotations": annotations,
+        "linux": {
+            "namespaces": [*({"type": kind} for kind in _NAMESPACES), network],
+            "cgroupsPath": f"/unikernel-shim/{name}",
+        },
+    }
+
+
+def foreground(
+    config: Config,
+    kernel: Path,
+    arguments: tuple[str, ...],
+    *,
+    netns: str | None,
+    initrd: Path | None,
+    wishes: Mapping[str, str],
+) -> int:
+    """Run `kernel` until it ends or a signal comes; returns the monitor's exit code.
+
+    Raises the errors of the parts it uses, and leaves nothing behind.
+    """
+    for path in (kernel, initrd):
+        if path is not None and not path.is_file():
+            raise InvalidRequest("there is no such file", subject=os.fspath(path))
+    log.configure("warning" if config.log.level == "info" else config.log.level)
+    # A directory of its own: neither the daemon nor another foreground run is to be met there.
+    own = config.run_dir / "foreground" / str(os.getpid())
+    config = msgspec.structs.replace(config, run_dir=own)
+    try:
+        return uvloop.run(_run(config, kernel, arguments, resolve(netns) if netns else None, initrd, wishes))
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+async def _run(
+    config: Config,
+    kernel: Path,
+    arguments: tuple[str, ...],
+    netns: Path | None,
+    initrd: Path | None,
+    wishes: Mapping[str, str],
+) -> int:
+    name = f"run-{os.getpid()}"
+    node = await make_node(config, lambda occurrence: None)
+    sandboxes = Sandboxes(node)
+    bundle = config.run_dir / "bundle"
+    files = {"kernel": kernel, **({"initrd": initrd} if initrd else {})}
+    write_spec(bundle, spec_for(name, arguments, netns, wishes, initrd is not None))
+    (bundle / "rootfs").mkdir()
+    for target in files:
+        (bundle / "rootfs" / target).touch()
+    order = Order(
+        id=name,
+        bundle=bundle,
+        rootfs=tuple(
+            Mount(type="bind", source=os.fspath(source.resolve()), target=f"/{target}", options=("bind", "ro"))
+            for target, source in files.items()
+        ),
+        streams=Streams(stdin="fd://0", stdout="fd://1", stderr="fd://2"),
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    # Before the first step that leaves anything: Ctrl-C at any moment must end in a restored namespace.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stopping.set)
+    container = await sandboxes.create(_NAMESPACE, order)
+    try:
+        if not stopping.is_set():
+            await container.start("")
+            await _until_end(container, stopping)
+    finally:
+        await sandboxes.destroy(_NAMESPACE, name)
+        node.reaper.stop()
+    return container.init.exit.status
+
+
+async def _until_end(container: Container, stopping: asyncio.Event) -> None:
+    """Wait for the guest; the first signal asks it to stop, a second kills it."""
+    ended = asyncio.ensure_future(container.init.wait())
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        asked = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if ended.done():
+            return
+        stopping.clear()
+        print("", file=sys.stderr)
+        try:
+            await container.kill("", signum, everyone=False)
+        except NotFound:
+            break
+    await ended

@@ -1,0 +1,127 @@
+"""The daemon's configuration: one TOML file, every setting with a default, unknown keys refused."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from shim.errors import InvalidRequest
+
+#: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
+DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
+_VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every table: immutable, and an unknown key is an error that names it."""
+
+
+class Log(Section, frozen=True):
+    """`level` is debug, info, warning or error; `format` is json, text, or auto (text on a terminal)."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class Containerd(Section, frozen=True):
+    """`address` is containerd's gRPC socket; its ttrpc socket is that with `.ttrpc` behind it."""
+
+    address: str = "/run/containerd/containerd.sock"
+
+
+class Engine(Section, frozen=True):
+    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc."""
+
+    path: str = "auto"
+
+
+class Network(Section, frozen=True):
+    """`dataplane` says how a tap is joined to the pod's interface."""
+
+    dataplane: Literal["bridge"] = "bridge"
+
+
+class Guest(Section, frozen=True):
+    """`memory` is what a guest gets, in MiB, when neither an annotation nor a memory limit says."""
+
+    memory: int = 128
+
+
+class Tender(Section, frozen=True):
+    """A Solo5 tender: `path` is a path or a name on PATH."""
+
+    path: str
+
+
+class Qemu(Section, frozen=True):
+    """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it."""
+
+    path: str = "qemu-system-x86_64"
+    accel: Literal["auto", "kvm", "tcg"] = "auto"
+
+
+class Monitors(Section, frozen=True):
+    """One table a monitor."""
+
+    spt: Tender = Tender(path="solo5-spt")
+    hvt: Tender = Tender(path="solo5-hvt")
+    qemu: Qemu = Qemu()
+
+
+class Config(Section, frozen=True):
+    """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700."""
+
+    run_dir: Path = Path("/run/unikernel-shim")
+    stop_grace: float = 5.0
+    log: Log = Log()
+    containerd: Containerd = Containerd()
+    engine: Engine = Engine()
+    network: Network = Network()
+    guest: Guest = Guest()
+    monitors: Monitors = Monitors()
+
+    @property
+    def grpc_socket(self) -> Path:
+        """The door for the Sandbox Controller plugin, grpcurl and the command line."""
+        return self.run_dir / "shim.sock"
+
+    @property
+    def ttrpc_socket(self) -> Path:
+        """The door for containerd's `start` path and the courier."""
+        return self.run_dir / "shim.ttrpc"
+
+
+def load(path: Path | None = None) -> Config:
+    """Read `path`, else the file UNIKERNEL_SHIM_CONFIG names, else DEFAULT_PATH (which may be missing).
+
+    Raises InvalidRequest naming the file and the key or line.
+    """
+    named = path or (Path(os.environ[_VARIABLE]) if os.environ.get(_VARIABLE) else None)
+    try:
+        text = (named or DEFAULT_PATH).read_text()
+    except FileNotFoundError:
+        if named is None:
+            return Config()
+        raise InvalidRequest("there is no such configuration file", subject=os.fspath(named)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            f"the configuration cannot be read: {error}", subject=os.fspath(named or DEFAULT_PATH)
+        ) from error
+    return parse(text, os.fspath(named or DEFAULT_PATH))
+
+
+def parse(text: str, name: str) -> Config:
+    """Turn TOML text into a Config; `name` is what errors call it."""
+    try:
+        config = msgspec.convert(tomllib.loads(text), Config, dec_hook=lambda kind, value: kind(value))
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise InvalidRequest(f"the configuration is wrong: {error}", subject=name) from error
+    if not config.run_dir.is_absolute():
+        raise InvalidRequest("run_dir must be an absolute path", subject=name)
+    if config.guest.memory < 1:
+        raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    return config

@@ -1,0 +1,126 @@
+"""The service itself: reads the configuration, wires the parts, runs the loop until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+from collections.abc import Callable
+from importlib.metadata import version
+
+import uvloop
+
+from shim import log
+from shim.config import Config
+from shim.errors import NodeFault
+from shim.events import Publisher
+from shim.guests.registry import guests
+from shim.journal import Journal
+from shim.monitors.registry import monitors
+from shim.oci import engine
+from shim.process.reaper import Reaper
+from shim.process.spawn import run, seal_inherited
+from shim.rpc.forward import ask_version, sender
+from shim.rpc.grpc_server import GrpcServer
+from shim.rpc.service import Service, from_descriptor
+from shim.rpc.ttrpc_server import TtrpcServer
+from shim.sandbox.adoption import adopt_all
+from shim.sandbox.node import Node
+from shim.sandbox.occurrences import Occurrence
+from shim.sandbox.record import ContainerRecord
+from shim.sandbox.sandboxes import Sandboxes
+from shim.services.announce import announcer
+from shim.services.bootstrap import BootstrapService
+from shim.services.controller import ControllerService
+from shim.services.destinations import Destinations
+from shim.services.task import TaskService
+from shim.services.versions import Versions
+from shim.wire import courier_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
+
+_log = log.get(__name__)
+
+
+async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> Node:
+    """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
+    try:
+        for directory in (config.run_dir, config.run_dir / "engine" / "logs"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise NodeFault(
+            f"the run directory cannot be made: {os.strerror(error.errno or 0)}",
+            subject=os.fspath(config.run_dir),
+            remedy="run as root, or set run_dir",
+        ) from error
+    seal_inherited()
+    reaper = Reaper()
+    reaper.start()
+    journal = Journal(config.run_dir / "journal", ContainerRecord)
+    journal.open()
+    root = config.run_dir / "engine"
+    return Node(
+        config=config,
+        reaper=reaper,
+        engine=await engine.find(reaper, config.engine.path, root, root / "logs"),
+        journal=journal,
+        guests=guests(),
+        monitors=monitors(config.monitors, functools.partial(run, reaper), config.run_dir),
+        announce=announce,
+    )
+
+
+def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises NodeFault when it cannot start."""
+    as_json = {"auto": None, "json": True, "text": False}[config.log.format]
+    log.configure(config.log.level, json=as_json)
+    uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    publisher = Publisher(sender)
+    node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"))
+    sandboxes = Sandboxes(node)
+    await adopt_all(node, sandboxes)
+    tasks, courier, controller = _services(config, sandboxes)
+    ttrpc = TtrpcServer([*tasks, courier])
+    grpc = GrpcServer([*tasks, controller])
+    try:
+        await grpc.start(config.grpc_socket)
+        await ttrpc.start(config.ttrpc_socket)
+        _log.info(
+            "serving",
+            grpc=os.fspath(config.grpc_socket),
+            ttrpc=os.fspath(config.ttrpc_socket),
+            engine=node.engine.binary,
+            pid=os.getpid(),
+        )
+        await stopping.wait()
+        _log.info("stopping", sandboxes=len(sandboxes.all()))
+    finally:
+        # Monitors live on: the journal lets the next daemon adopt them.
+        await ttrpc.stop(config.stop_grace)
+        await grpc.stop(config.stop_grace)
+        await publisher.close(config.stop_grace)
+        node.reaper.stop()
+
+
+def _services(config: Config, sandboxes: Sandboxes) -> tuple[list[Service], Service, Service]:
+    destinations = Destinations()
+    tasks = [
+        from_descriptor(
+            pb.DESCRIPTOR.services_by_name["Task"], TaskService(pb, sandboxes, destinations), cancellable={"Wait"}
+        )
+        for pb in (task_v2_pb2, task_v3_pb2)
+    ]
+    bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, version("unikernel-shim"))
+    courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
+    controller = from_descriptor(
+        services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
+        ControllerService(sandboxes, config),
+        cancellable={"Wait"},
+    )
+    return tasks, courier, controller

@@ -1,0 +1,244 @@
+"""The OCI runtime (crun, else runc) that confines what we run: cgroups, namespaces, users, seccomp, devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from shim import log
+from shim.errors import NodeFault, NotFound, Unexpected
+from shim.process.reaper import Reaper
+from shim.process.spawn import Completed, run
+
+_log = log.get(__name__)
+
+_CREATE_TIMEOUT = 60.0  # seconds; a hung engine must not hold a pod's lock for ever
+_CALL_TIMEOUT = 30.0
+
+
+class _LogLine(msgspec.Struct):
+    level: str = ""
+    msg: str = ""
+
+
+def last_error(text: bytes) -> str:
+    """The last error of an engine's JSON log, or its last line where it is not JSON."""
+    found = ""
+    for line in text.splitlines():
+        try:
+            entry = msgspec.json.decode(line, type=_LogLine)
+        except msgspec.DecodeError:
+            continue
+        if entry.level in ("error", "fatal"):
+            found = entry.msg.strip()
+    lines = text.strip().splitlines()
+    return found or (lines[-1].decode(errors="replace") if lines else "")
+
+
+def uses_systemd(cgroups_path: str) -> bool:
+    """Whether a spec's cgroupsPath is the systemd driver's form, `slice:prefix:name` (runc, docs/systemd.md)."""
+    return cgroups_path.count(":") == 2 and not cgroups_path.startswith("/")
+
+
+class Engine:
+    """One engine binary with its state directory.
+
+    Every call raises Unexpected with the engine's own words when the engine refuses, as containerd's runc shim does,
+    and TimedOut when it hangs.
+    """
+
+    def __init__(self, reaper: Reaper, binary: str, root: Path, logs: Path) -> None:
+        self._reaper = reaper
+        self.binary = binary
+        self.root = root
+        self._logs = logs
+
+    async def create(
+        self,
+        container: str,
+        bundle: Path,
+        *,
+        fds: Mapping[int, int],
+        console: Path | None = None,
+        systemd: bool = False,
+    ) -> int:
+        """Create a container, its init blocked before the program; returns init's pid.
+
+        `fds` are the standard streams, and from 3 on what the program is handed.
+        """
+        pidfile = self._logs / f"{container}.pid"
+        arguments = ["create", "--bundle", os.fspath(bundle), "--pid-file", os.fspath(pidfile)]
+        if console is not None:
+            arguments += ["--console-socket", os.fspath(console)]
+        if extra := len([number for number in fds if number > 2]):
+            arguments += ["--preserve-fds", str(extra)]
+        try:
+            await self._call(container, [*arguments, container], fds=fds, systemd=systemd, timeout=_CREATE_TIMEOUT)
+            return int(pidfile.read_text())
+        except (OSError, ValueError) as error:
+            raise NodeFault(f"the engine left no usable pid file: {error}", subject=container) from error
+        finally:
+            pidfile.unlink(missing_ok=True)
+
+    async def start(self, container: str) -> None:
+        """Let the container's program run."""
+        await self._call(container, ["start", container])
+
+    async def exec(
+        self,
+        container: str,
+        name: str,
+        process: bytes,
+        *,
+        fds: Mapping[int, int],
+        console: Path | None = None,
+    ) -> int:
+        """Run another process in the container; `process` is an OCI process as JSON; returns its pid."""
+        pidfile = self._logs / f"{container}.{name}.pid"
+        spec = self._logs / f"{container}.{name}.json"
+        spec.write_bytes(process)
+        arguments = ["exec", "--detach", "--process", os.fspath(spec), "--pid-file", os.fspath(pidfile)]
+        if console is not None:
+            arguments += ["--console-socket", os.fspath(console)]
+        try:
+            await self._call(container, [*arguments, container], fds=fds, log_name=f"{container}.{name}")
+            return int(pidfile.read_text())
+        except (OSError, ValueError) as error:
+            raise NodeFault(f"the engine left no usable pid file: {error}", subject=name) from error
+        finally:
+            spec.unlink(missing_ok=True)
+            pidfile.unlink(missing_ok=True)
+
+    async def kill(self, container: str, signum: int, *, everyone: bool = False) -> None:
+        """Signal the container's init, or every process in its cgroup. Raises NotFound once it has finished."""
+        arguments = ["kill", *(["--all"] if everyone else []), container, str(signum)]
+        try:
+            await self._call(container, arguments)
+        except Unexpected as error:
+            text = str(error).lower()
+            # The engines have no exit codes for these; runc's shim matches the same words.
+            if "not running" in text or "no such process" in text or "does not exist" in text:
+                raise NotFound("process already finished", subject=container) from error
+            raise
+
+    async def delete(self, container: str, *, force: bool = False) -> None:
+        """Remove a container and its cgroups; `force` kills first. Harmless when the engine knows of none."""
+        try:
+            await self._call(container, ["delete", *(["--force"] if force else []), container])
+        except Unexpected as error:
+            if "does not exist" not in str(error).lower():
+                raise
+
+    async def pause(self, container: str) -> None:
+        """Freeze every process of the container."""
+        await self._call(container, ["pause", container])
+
+    async def resume(self, container: str) -> None:
+        """Thaw the container."""
+        await self._call(container, ["resume", container])
+
+    async def update(self, container: str, resources: bytes) -> None:
+        """Change the container's limits; `resources` is an OCI LinuxResources object as JSON."""
+        path = self._logs / f"{container}.resources.json"
+        path.write_bytes(resources)
+        try:
+            await self._call(container, ["update", "--resources", os.fspath(path), container])
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _call(
+        self,
+        container: str,
+        arguments: Sequence[str],
+        *,
+        fds: Mapping[int, int] | None = None,
+        systemd: bool = False,
+        timeout: float = _CALL_TIMEOUT,
+        log_name: str = "",
+    ) -> None:
+        journal = self._logs / f"{log_name or container}.{arguments[0]}.log"
+        argv = [
+            self.binary,
+            "--root",
+            os.fspath(self.root),
+            "--log",
+            os.fspath(journal),
+            "--log-format",
+            "json",
+        ]
+        if systemd:
+            argv.append("--systemd-cgroup")
+        try:
+            # Where the program is given our streams the engine must not capture them: they are its child's.
+            done = await run(self._reaper, [*argv, *arguments], timeout=timeout, fds=fds, capture=not fds)
+            if done.status:
+                raise Unexpected(f"OCI runtime {arguments[0]} failed: {_words(journal, done)}", subject=container)
+        finally:
+            journal.unlink(missing_ok=True)
+
+
+def _words(journal: Path, done: Completed) -> str:
+    try:
+        text = journal.read_bytes()
+    except FileNotFoundError:
+        text = b""
+    return last_error(text) or last_error(done.stderr) or f"exit status {done.status}"
+
+
+async def find(reaper: Reaper, wanted: str, root: Path, logs: Path) -> Engine:
+    """The engine to use: `wanted` is a name, a path, or "auto" for crun where it works here, else runc.
+
+    crun is asked to create nothing: whether it accepts this node's cgroup layout is known only from a run of
+    `crun run` of an empty container, so a throw-away bundle is tried once. Raises NodeFault naming what was looked for.
+    """
+    names = ["crun", "runc"] if wanted == "auto" else [wanted]
+    reasons: list[str] = []
+    for name in names:
+        binary = shutil.which(name)
+        if binary is None:
+            reasons.append(f"{name} is not installed")
+            continue
+        engine = Engine(reaper, binary, root / Path(binary).name, logs)
+        if wanted != "auto":
+            return engine
+        try:
+            await _try(engine, logs)
+        except (Unexpected, NodeFault) as error:
+            reasons.append(f"{name}: {error.message}")
+            _log.info("engine does not work here", engine=binary, reason=error.message)
+            continue
+        return engine
+    raise NodeFault(
+        f"no OCI runtime works here ({'; '.join(reasons)})",
+        subject=wanted,
+        remedy="install crun or runc, or set engine.path",
+    )
+
+
+async def _try(engine: Engine, directory: Path) -> None:
+    """Create and delete one container that runs nothing."""
+    bundle = directory / "probe"
+    name = f"unikernel-shim-probe-{os.getpid()}"
+    (bundle / "rootfs").mkdir(parents=True, exist_ok=True)
+    spec = {
+        "ociVersion": "1.0.2",
+        "process": {"cwd": "/", "args": ["/none"], "user": {"uid": 0, "gid": 0}},
+        "root": {"path": "rootfs", "readonly": True},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}], "cgroupsPath": f"/{name}"},
+    }
+    (bundle / "config.json").write_bytes(msgspec.json.encode(spec))
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        await engine.create(name, bundle, fds={0: null, 1: null, 2: null})
+    except Unexpected as error:
+        # crun looks for the program at create, runc at start: either has accepted the node by then.
+        if "/none" not in error.message and "executable file" not in error.message:
+            raise
+    finally:
+        os.close(null)
+        await engine.delete(name, force=True)
+        shutil.rmtree(bundle, ignore_errors=True)

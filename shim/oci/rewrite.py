@@ -1,0 +1,211 @@
+"""Turning one OCI runtime configuration into another: pure functions on config.json's contents.
+
+A unikernel's configuration is rewritten so that its process is its monitor, confined: no capabilities, a read-only
+root with just what the monitor reads, only the devices it opens, an empty network namespace. Whatever the pod
+asked for about cgroups, limits, users, seccomp and labels stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shim.errors import Unsupported
+from shim.monitors.base import Launch
+
+Spec = dict[str, Any]
+
+#: Where the monitor sees the kernel and the initrd.
+KERNEL = Path("/unikernel/kernel")
+INITRD = Path("/unikernel/initrd")
+
+_SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
+_CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+_CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+_READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A character device of the node."""
+
+    path: Path
+    major: int
+    minor: int
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the image the monitor is shown, as paths on the node."""
+
+    kernel: Path
+    initrd: Path | None = None
+
+
+def annotations_of(spec: Spec) -> dict[str, str]:
+    """The configuration's annotations."""
+    return dict(spec.get("annotations") or {})
+
+
+def sandbox_id(spec: Spec) -> str:
+    """The pod's sandbox id as containerd's CRI plugin notes it, or "" outside a pod."""
+    return annotations_of(spec).get(_SANDBOX_ID, "")
+
+
+def is_sandbox(spec: Spec) -> bool:
+    """Whether this is a pod's pause container."""
+    return annotations_of(spec).get(_CONTAINER_TYPE) == "sandbox"
+
+
+def cgroups_path(spec: Spec) -> str:
+    """The cgroup asked for, in the cgroupfs or the systemd driver's form."""
+    return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+def memory_limit(spec: Spec) -> int:
+    """The memory limit in bytes, 0 for none."""
+    limit = ((spec.get("linux") or {}).get("resources") or {}).get("memory", {}).get("limit")
+    return int(limit) if limit and int(limit) > 0 else 0
+
+
+def namespace_path(spec: Spec, kind: str) -> str | None:
+    """The path of a namespace to join; "" for a new one; None when the container stays in the node's."""
+    for entry in (spec.get("linux") or {}).get("namespaces") or []:
+        if entry.get("type") == kind:
+            return str(entry.get("path") or "")
+    return None
+
+
+def hostname(spec: Spec) -> str:
+    """The host name asked for, "" for none."""
+    return str(spec.get("hostname") or "")
+
+
+def environment(spec: Spec) -> dict[str, str]:
+    """The process's environment by name."""
+    return {name: value for name, _, value in (str(entry).partition("=") for entry in spec["process"].get("env") or [])}
+
+
+def with_root(spec: Spec, root: Path) -> Spec:
+    """The configuration with its root file system named by an absolute path, for a bundle that is elsewhere."""
+    return {**spec, "root": {**(spec.get("root") or {}), "path": str(root)}}
+
+
+def is_missing_pause(path: str) -> bool:
+    """Whether a namespace's path is that of a pause container that does not exist.
+
+    containerd writes `/proc/PID/ns/KIND` with the sandbox's pid, and a sandbox without a process reports 0.
+    """
+    return path.startswith("/proc/0/ns/")
+
+
+def wants_pause(spec: Spec) -> bool:
+    """Whether any namespace of the configuration is a missing pause container's."""
+    return any(
+        is_missing_pause(str(entry.get("path") or "")) for entry in (spec.get("linux") or {}).get("namespaces") or []
+    )
+
+
+def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: Files, root: Path, netns: str) -> Spec:
+    """The configuration that runs `launch` in place of the container's own process.
+
+    `root` is the monitor's own root directory; `netns` is the pod's namespace, used only where the monitor must
+    attach its taps by name.
+    """
+    process = dict(spec.get("process") or {})
+    process |= {
+        "args": list(launch.argv),
+        "cwd": "/",
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "capabilities": {name: [] for name in _CAPABILITY_SETS},
+        "noNewPrivileges": True,
+    }
+    linux = dict(spec.get("linux") or {})
+    resources = dict(linux.get("resources") or {})
+    resources["devices"] = [
+        *(resources.get("devices") or [{"allow": False, "access": "rwm"}]),
+        *({"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": "rw"} for d in devices),
+    ]
+    linux |= {
+        "resources": resources,
+        "devices": [
+            {
+                "path": str(d.path),
+                "type": "c",
+                "major": d.major,
+                "minor": d.minor,
+                "fileMode": 0o666,
+                "uid": 0,
+                "gid": 0,
+            }
+            for d in devices
+        ],
+        "namespaces": _monitor_namespaces(linux.get("namespaces") or [], netns if launch.by_name else ""),
+    }
+    # A monitor neither mounts nor shares anything; the image's own propagation wishes do not concern it.
+    linux.pop("rootfsPropagation", None)
+    return {
+        **{key: value for key, value in spec.items() if key != "hooks"},
+        "process": process,
+        "root": {"path": str(root), "readonly": True},
+        "mounts": _monitor_mounts(launch, files),
+        "linux": linux,
+    }
+
+
+def _monitor_namespaces(wanted: list[dict[str, Any]], netns: str) -> list[dict[str, Any]]:
+    kept = [entry for entry in wanted if entry.get("type") in ("user", "cgroup")]
+    network: dict[str, Any] = {"type": "network", "path": netns} if netns else {"type": "network"}
+    return [*({"type": kind} for kind in ("mount", "pid", "ipc", "uts")), network, *kept]
+
+
+def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
+    def bind(source: Path, target: Path, *options: str) -> dict[str, Any]:
+        return {
+            "destination": str(target),
+            "type": "bind",
+            "source": str(source),
+            "options": ["bind", *_READ_ONLY, *options],
+        }
+
+    mounts: list[dict[str, Any]] = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"],
+        },
+    ]
+    mounts += [bind(share, share) for share in launch.shares]
+    mounts.append(bind(files.kernel, KERNEL, "noexec"))
+    if files.initrd is not None:
+        mounts.append(bind(files.initrd, INITRD, "noexec"))
+    return mounts
+
+
+def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str]) -> Spec:
+    """An ordinary container's configuration for a pod that has no pause container.
+
+    Where containerd meant the pause container's, the pod's own are put: `netns` ("" for the node's), and the pinned
+    ones by kind (a kind that is not pinned is the node's). Raises Unsupported for a shared process namespace, which
+    lives and dies with a process of its own.
+    """
+    namespaces: list[dict[str, Any]] = []
+    for entry in spec["linux"]["namespaces"]:
+        kind = entry.get("type")
+        if not is_missing_pause(str(entry.get("path") or "")):
+            namespaces.append(entry)
+        elif kind == "pid":
+            raise Unsupported(
+                "a shared process namespace needs a pause container",
+                subject="shareProcessNamespace",
+                remedy="use a runtime handler whose sandboxer is podsandbox",
+            )
+        elif kind == "network":
+            if netns:
+                namespaces.append({"type": "network", "path": netns})
+        elif kind in pinned:
+            namespaces.append({"type": kind, "path": pinned[kind]})
+    return {**spec, "linux": {**spec["linux"], "namespaces": namespaces}}

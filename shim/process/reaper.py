@@ -1,0 +1,130 @@
+"""Who starts processes and who hears of their end.
+
+The daemon is a child subreaper: a container's init, forked by the engine, becomes the daemon's child when the engine
+exits. So one place collects every child, by SIGCHLD, and hands each exit to whoever watches that pid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from shim import log
+from shim.process import pidfd
+
+_log = log.get(__name__)
+
+_PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+#: containerd reports this where the true exit code cannot be known (containerd's UnknownExitStatus).
+UNKNOWN_STATUS = 255
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a process ended: `status` as containerd reports it (128 + signal if killed), `at` in ns since the epoch."""
+
+    status: int
+    at: int
+
+
+def _decode(wait_status: int) -> int:
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else 128 - code
+
+
+class Reaper:
+    """Collects the exits of all children of this process; one per event loop."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, asyncio.Future[Exit]] = {}
+        self._early: list[dict[int, Exit]] = []
+
+    def start(self) -> None:
+        """Become the subreaper and listen for SIGCHLD; raises OSError where the kernel refuses."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._collect)
+
+    def stop(self) -> None:
+        """Stop listening; the inverse of `start` (the subreaper flag ends with the process)."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
+    @contextmanager
+    def early_exits(self) -> Iterator[dict[int, Exit]]:
+        """Keep, while the context is open, the exits of processes that nobody watches yet.
+
+        A container's init can die before its pid is known to us; whoever learns the pid inside the context passes
+        the mapping to `watch`.
+        """
+        exits: dict[int, Exit] = {}
+        self._early.append(exits)
+        try:
+            yield exits
+        finally:
+            # By identity: two empty mappings are equal, and removing the wrong one would lose an exit.
+            self._early = [kept for kept in self._early if kept is not exits]
+
+    def watch(self, pid: int, early: dict[int, Exit] | None = None) -> asyncio.Future[Exit]:
+        """A future for the exit of the child `pid`; already done if it is in `early`."""
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        if early and pid in early:
+            future.set_result(early.pop(pid))
+        else:
+            self._watched[pid] = future
+        return future
+
+    def adopt(self, pid: int, started: int) -> asyncio.Future[Exit]:
+        """A future for the exit of a process that is not our child, as after the daemon was restarted.
+
+        `started` is its `start_time`; a pid that now means another process counts as long dead. The exit code is
+        the true one where the kernel tells, else UNKNOWN_STATUS.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Exit] = loop.create_future()
+        try:
+            descriptor = pidfd.open_pidfd(pid)
+        except ProcessLookupError:
+            future.set_result(Exit(UNKNOWN_STATUS, time.time_ns()))
+            return future
+        try:
+            same = pidfd.start_time(pid) == started
+        except ProcessLookupError:
+            same = False
+        if not same:
+            os.close(descriptor)
+            future.set_result(Exit(UNKNOWN_STATUS, time.time_ns()))
+            return future
+
+        def ended() -> None:
+            loop.remove_reader(descriptor)
+            status = pidfd.exit_status(descriptor)
+            os.close(descriptor)
+            if not future.done():
+                future.set_result(Exit(UNKNOWN_STATUS if status is None else _decode(status), time.time_ns()))
+
+        loop.add_reader(descriptor, ended)
+        return future
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            ended = Exit(_decode(wait_status), time.time_ns())
+            future = self._watched.pop(pid, None)
+            if future is None:
+                for exits in self._early:
+                    exits[pid] = ended
+            elif not future.done():
+                future.set_result(ended)

@@ -1,0 +1,231 @@
+"""A process's standard streams, in the forms containerd asks for.
+
+FIFOs are handed to the process itself: nothing is copied, and the process outlives both containerd and the daemon.
+Only a terminal is relayed (`terminal.py`), and a log binary (`binary://`) gets a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from shim.errors import InvalidRequest, NodeFault, TimedOut
+from shim.process.reaper import Reaper
+from shim.process.spawn import spawn
+
+_LOGGER_READY = 10.0  # seconds a log binary may take to say that it reads (containerd's runc shim waits as long)
+
+_LOGGER_DIES = 0.01  # seconds in which the exit of one that died arrives
+
+
+class Streams(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for: a FIFO's path, a URI (`fifo://`, `file://`, `binary://`), "" for none, or
+    `fd://N` for a descriptor of this very process."""
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    terminal: bool = False
+
+
+class Descriptors:
+    """Open descriptors for one process, closed together.
+
+    `child` maps the process's 0, 1, 2 to ours; `close_child` is called once the process has its own copies.
+    `stdin_guard` keeps the stdin FIFO from reaching end of file when containerd restarts; closing it is CloseIO.
+    """
+
+    def __init__(self) -> None:
+        self.child: dict[int, int] = {}
+        self._stdin_guard: int | None = None
+
+    def hold_stdin(self, descriptor: int) -> None:
+        """Keep a writing end of stdin open until `close_stdin`."""
+        self._stdin_guard = descriptor
+
+    def close_stdin(self) -> None:
+        """Let the process see end of file on stdin, as soon as containerd has closed its end too."""
+        if self._stdin_guard is not None:
+            os.close(self._stdin_guard)
+            self._stdin_guard = None
+
+    def close_child(self) -> None:
+        """Close our copies of what the process was given."""
+        for descriptor in set(self.child.values()):
+            os.close(descriptor)
+        self.child.clear()
+
+    def close(self) -> None:
+        """Close everything; harmless when repeated."""
+        self.close_child()
+        self.close_stdin()
+
+
+def _fifo_path(value: str, name: str) -> Path | None:
+    """The path when `value` names a FIFO, else None for another scheme."""
+    if "://" not in value:
+        path = Path(value)
+    else:
+        parts = urlsplit(value)
+        if parts.scheme != "fifo":
+            return None
+        path = Path(unquote(parts.path))
+    if not path.is_absolute():
+        raise InvalidRequest(f"{name} must be an absolute path", subject=value)
+    return path
+
+
+def _open_fifo(path: Path, flags: int, name: str) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InvalidRequest(f"there is no such {name} FIFO", subject=str(path)) from None
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidRequest(f"{name} is not a FIFO", subject=str(path), remedy="use file:// for a regular file")
+    # O_NONBLOCK was for the open alone: it sticks to the open file, which the process will share.
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    return descriptor
+
+
+def _inherited(value: str) -> int | None:
+    """A copy of this process's own descriptor N for `fd://N`, else None; what a foreground run hands on."""
+    if not value.startswith("fd://"):
+        return None
+    try:
+        return fcntl.fcntl(int(value.removeprefix("fd://")), fcntl.F_DUPFD_CLOEXEC, 0)
+    except (ValueError, OSError) as error:
+        raise InvalidRequest(f"no such descriptor: {error}", subject=value) from error
+
+
+def _open_file(value: str) -> int:
+    path = Path(unquote(urlsplit(value).path))
+    if not path.is_absolute():
+        raise InvalidRequest("a log file's path must be absolute", subject=value)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise NodeFault(f"the log file cannot be opened: {os.strerror(error.errno or 0)}", subject=str(path)) from error
+
+
+async def _start_logger(reaper: Reaper, value: str, container: str, namespace: str) -> tuple[int, int]:
+    """Start a log binary and wait until it is ready; returns the writing ends for stdout and stderr.
+
+    The binary reads descriptors 3 and 4 and closes, or writes to, 5 when ready (containerd, runtime/v2/README.md).
+    """
+    parts = urlsplit(value)
+    program = unquote(parts.path)
+    arguments = [text for pair in parse_qsl(parts.query, keep_blank_values=True) for text in pair if text]
+    environment = {**os.environ, "CONTAINER_ID": container, "CONTAINER_NAMESPACE": namespace}
+    out_r, out_w = os.pipe2(os.O_CLOEXEC)
+    err_r, err_w = os.pipe2(os.O_CLOEXEC)
+    ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            pid = spawn(
+                [program, *arguments],
+                fds={0: null, 1: null, 2: null, 3: out_r, 4: err_r, 5: ready_w},
+                env=environment,
+                new_session=True,
+            )
+        finally:
+            for descriptor in (out_r, err_r, ready_w, null):
+                os.close(descriptor)
+        ended = reaper.watch(pid)
+        await _readable(ready_r, program)
+        # End of file says "ready" by the contract, but also that the program died: only the first may go on.
+        await asyncio.wait([ended], timeout=_LOGGER_DIES)
+        if ended.done() and ended.result().status != 0:
+            raise NodeFault(f"the log program ended at once with status {ended.result().status}", subject=program)
+    except BaseException:
+        os.close(out_w)
+        os.close(err_w)
+        raise
+    finally:
+        os.close(ready_r)
+    return out_w, err_w
+
+
+async def _readable(descriptor: int, program: str) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        async with asyncio.timeout(_LOGGER_READY):
+            await ready
+    except TimeoutError:
+        raise TimedOut("the log program did not say that it is ready", subject=program) from None
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def open_outputs(reaper: Reaper, streams: Streams, container: str, namespace: str) -> tuple[int, int]:
+    """Open what stdout and stderr go to; the caller owns both descriptors (they may be copies of one).
+
+    Raises InvalidRequest for a scheme or path that makes no sense, NodeFault where the node cannot open it.
+    """
+    if streams.stdout.startswith("binary://"):
+        return await _start_logger(reaper, streams.stdout, container, namespace)
+    opened: list[int] = []
+    try:
+        for name, value in (("stdout", streams.stdout), ("stderr", streams.stderr)):
+            if not value:
+                opened.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+            elif (copy := _inherited(value)) is not None:
+                opened.append(copy)
+            elif value.startswith("file://"):
+                opened.append(_open_file(value))
+            elif path := _fifo_path(value, name):
+                # Read and write: the writer then survives the reader's (containerd's) restart without a SIGPIPE.
+                opened.append(_open_fifo(path, os.O_RDWR, name))
+            else:
+                raise InvalidRequest(
+                    f"unknown scheme for {name}", subject=value, remedy="fifo, file and binary are known"
+                )
+    except BaseException:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    return opened[0], opened[1]
+
+
+def open_stdin(streams: Streams) -> tuple[int, int | None]:
+    """Open stdin: the reading end for the process, and a writing end to hold until CloseIO (None for no stdin)."""
+    if not streams.stdin:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
+    if (copy := _inherited(streams.stdin)) is not None:
+        return copy, None
+    path = _fifo_path(streams.stdin, "stdin")
+    if path is None:
+        raise InvalidRequest("stdin must be a FIFO", subject=streams.stdin)
+    reading = _open_fifo(path, os.O_RDONLY, "stdin")
+    try:
+        return reading, _open_fifo(path, os.O_WRONLY, "stdin")
+    except BaseException:
+        os.close(reading)
+        raise
+
+
+async def open_streams(reaper: Reaper, streams: Streams, container: str, namespace: str) -> Descriptors:
+    """Open all three streams of a process that has no terminal. Raises as `open_outputs` and `open_stdin`."""
+    descriptors = Descriptors()
+    try:
+        reading, guard = open_stdin(streams)
+        descriptors.child[0] = reading
+        if guard is not None:
+            descriptors.hold_stdin(guard)
+        descriptors.child[1], descriptors.child[2] = await open_outputs(reaper, streams, container, namespace)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            descriptors.close()
+        raise
+    return descriptors

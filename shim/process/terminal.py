@@ -1,0 +1,124 @@
+"""A process's terminal: the pty's master end, received from the engine, relayed to the FIFOs.
+
+The engine opens the pty inside the container and sends its master over a unix socket (`--console-socket`).
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import fcntl
+import os
+import socket
+import struct
+import termios
+from pathlib import Path
+
+from shim.errors import NodeFault, TimedOut
+from shim.process.reaper import Reaper
+from shim.process.relay import Relay
+from shim.process.stdio import Streams, open_outputs, open_stdin
+
+
+class Terminal:
+    """A received pty master and the relays to and from it."""
+
+    def __init__(self, master: int, stdin: int | None, guard: int | None, stdout: int) -> None:
+        self._master = master
+        self._guard = guard
+        self._owned = [descriptor for descriptor in (master, stdin, stdout) if descriptor is not None]
+        for descriptor in self._owned:
+            os.set_blocking(descriptor, False)
+        self._drained = asyncio.Event()
+        self._relays = [Relay(master, stdout, self._drained.set)]
+        if stdin is not None:
+            self._relays.append(Relay(stdin, master, lambda: None))
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the window's size, in columns and rows."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close_stdin(self) -> None:
+        """Let the relay see end of file on stdin."""
+        if self._guard is not None:
+            os.close(self._guard)
+            self._guard = None
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until all output was relayed, `timeout` seconds at most."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._drained.wait()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        """Stop relaying and close everything; harmless when repeated."""
+        for relayed in self._relays:
+            relayed.stop()
+        self._relays.clear()
+        self.close_stdin()
+        for descriptor in self._owned:
+            os.close(descriptor)
+        self._owned.clear()
+
+
+class ConsoleSocket:
+    """The unix socket at which one engine run delivers one pty master."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` must not exist and must be short enough for a unix socket (107 bytes, unix(7))."""
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._socket.bind(os.fspath(path))
+        self._socket.listen(1)
+
+    async def receive(self, timeout: float = 30.0) -> int:
+        """The pty's master. Raises TimedOut when the engine delivers none, NodeFault for something else."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                connection, _ = await loop.sock_accept(self._socket)
+                with connection:
+                    readable: asyncio.Future[None] = loop.create_future()
+                    loop.add_reader(connection.fileno(), lambda: None if readable.done() else readable.set_result(None))
+                    try:
+                        await readable
+                    finally:
+                        loop.remove_reader(connection.fileno())
+                    return _received_descriptor(connection)
+        except TimeoutError:
+            raise TimedOut("the engine delivered no terminal", subject=os.fspath(self.path)) from None
+
+    def close(self) -> None:
+        """Close the socket and remove its file."""
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _received_descriptor(connection: socket.socket) -> int:
+    numbers = array.array("i")
+    _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(numbers.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: numbers.itemsize])
+            return numbers[0]
+    raise NodeFault("the engine sent something other than a terminal")
+
+
+async def relay(reaper: Reaper, master: int, streams: Streams, container: str, namespace: str) -> Terminal:
+    """Connect a pty's master to the streams; takes ownership of `master`, also on failure."""
+    try:
+        stdin, guard = open_stdin(streams) if streams.stdin else (None, None)
+        try:
+            stdout, stderr = await open_outputs(reaper, streams, container, namespace)
+        except BaseException:
+            for descriptor in (stdin, guard):
+                if descriptor is not None:
+                    os.close(descriptor)
+            raise
+    except BaseException:
+        os.close(master)
+        raise
+    os.close(stderr)  # a terminal has one output
+    return Terminal(master, stdin, guard, stdout)

@@ -1,0 +1,89 @@
+"""After a restart: what a former daemon left is adopted whole, or removed whole.
+
+A container is adopted when its init still lives: the record's pid and start time name it beyond doubt. It is removed
+when its creation was not finished. One that died meanwhile stays known until containerd deletes it, so that its exit
+can be asked for; its network is given back at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from shim import log
+from shim.errors import ShimError
+from shim.oci import bundle
+from shim.process import pidfd
+from shim.process.relay import Overheard
+from shim.process.stdio import open_outputs, open_stdin
+from shim.sandbox.container import Container
+from shim.sandbox.node import Node
+from shim.sandbox.record import ContainerRecord
+from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.state import Status
+from shim.sandbox.teardown import dismantle
+
+_log = log.get(__name__)
+
+
+async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
+    """Go through the journal; a record that can be neither adopted nor removed is logged and kept."""
+    for record in (await asyncio.to_thread(node.journal.records)).values():
+        try:
+            await _adopt(node, sandboxes, record)
+        except (ShimError, OSError) as error:
+            _log.error("leftover", container=record.container, namespace=record.namespace, error=str(error))
+
+
+async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> None:
+    if not record.pid:
+        # Create had not returned, so containerd knows of no such task.
+        _log.warning("removing an unfinished container", container=record.container)
+        await dismantle(node, record)
+        return
+    try:
+        spec = await asyncio.to_thread(bundle.read_spec, record.own_bundle or record.bundle)
+    except ShimError:
+        # The bundle is gone, as after containerd removed the task while no daemon ran.
+        await dismantle(node, record)
+        return
+    container = Container(node, record, spec, settle=0.0)
+    container.init.pid = record.pid
+    sandboxes.adopt(container)
+    alive = record.exit is None and _lives(record)
+    if record.running and (alive or record.exit is None):
+        container.init.become(Status.RUNNING)
+    if record.exit is not None:
+        container.init.end(record.exit)
+        return
+    if alive and not record.streams.terminal:
+        await _reopen(node, container)
+    container.supervise(node.reaper.adopt(record.pid, record.started))
+    _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
+
+
+def _lives(record: ContainerRecord) -> bool:
+    try:
+        return pidfd.start_time(record.pid) == record.started
+    except ProcessLookupError:
+        return False
+
+
+async def _reopen(node: Node, container: Container) -> None:
+    """Take up the relay of a monitor's stderr and the hold on stdin; the other streams are the process's own."""
+    from shim.process.stdio import Descriptors
+
+    record = container.record
+    container.init.descriptors = Descriptors()
+    try:
+        reading, guard = open_stdin(record.streams)
+        container.init.descriptors.child[0] = reading
+        if guard is not None:
+            container.init.descriptors.hold_stdin(guard)
+        container.init.descriptors.close_child()
+        if record.stderr is not None and not record.streams.stderr.startswith("binary://"):
+            out, err = await open_outputs(node.reaper, record.streams, record.container, record.namespace)
+            container.init.descriptors.child[1] = out
+            container.init.descriptors.close_child()
+            container.stderr = Overheard(record.stderr, err)
+    except (ShimError, OSError) as error:
+        _log.warning("streams could not be taken up again", container=record.container, error=str(error))

@@ -1,0 +1,343 @@
+"""One container after its creation: who may do what, when, and what is said of it.
+
+All that changes the container runs under its lock; waiting for an exit does not. An exit is handled under the lock
+too, so that a start is always announced before the exit that it caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shim import log, stats
+from shim.errors import AlreadyExists, InvalidRequest, NodeFault, NotFound, ShimError, TimedOut, Unsupported, WrongState
+from shim.oci.engine import Engine
+from shim.oci.rewrite import Spec, namespace_path
+from shim.process import pidfd
+from shim.process.reaper import Exit
+from shim.process.relay import Overheard
+from shim.process.stdio import Streams, open_streams
+from shim.process.terminal import ConsoleSocket, relay
+from shim.sandbox.node import Node
+from shim.sandbox.occurrences import (
+    Deleted,
+    ExecAdded,
+    ExecStarted,
+    Exited,
+    Paused,
+    Resumed,
+    Started,
+)
+from shim.sandbox.process import Process
+from shim.sandbox.record import ContainerRecord
+from shim.sandbox.state import Call, Status
+from shim.sandbox.teardown import dismantle, restore_network
+
+_log = log.get(__name__)
+
+_DRAIN = 10.0  # seconds a terminal's output may take to be relayed after the exit (containerd's runc shim)
+_EXECS_END = 10.0  # seconds to wait for execs whose container is gone
+
+
+class Container:
+    """A created container. `creation.create` makes one; `Container.delete` ends it."""
+
+    def __init__(self, node: Node, record: ContainerRecord, spec: Spec, settle: float) -> None:
+        """`settle` is how long (seconds) a start waits for a monitor that dies at once; 0 for an ordinary container."""
+        self.node = node
+        self.record = record
+        self.init = Process(record.container, record.streams)
+        self.execs: dict[str, Process] = {}
+        self.stderr: Overheard | None = None
+        self._exec_specs: dict[str, bytes] = {}
+        self._spec = spec
+        self._settle = settle
+        self._lock = asyncio.Lock()
+        self._exit: asyncio.Future[Exit] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.record.key} {self.init.status} unikernel={self.record.unikernel}>"
+
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return self.record.container
+
+    @property
+    def _engine(self) -> Engine:
+        return self.node.engine.within(self.record.namespace)
+
+    def _common(self) -> dict[str, str]:
+        return {
+            "namespace": self.record.namespace,
+            "container": self.record.container,
+            "destination": self.record.destination,
+        }
+
+    def process(self, exec_id: str) -> Process:
+        """The init ("") or an exec. Raises NotFound."""
+        if not exec_id:
+            return self.init
+        try:
+            return self.execs[exec_id]
+        except KeyError:
+            raise NotFound("process does not exist", subject=exec_id) from None
+
+    def supervise(self, exit: asyncio.Future[Exit]) -> None:
+        """Take note of the init's end whenever it comes; called once, by whoever made or adopted the container."""
+        self._exit = exit
+        self._background(self._init_ended(exit))
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _init_ended(self, exit: asyncio.Future[Exit]) -> None:
+        ended = await exit
+        async with self._lock:
+            await self._handle_init_exit(ended)
+
+    async def _handle_init_exit(self, ended: Exit) -> None:
+        """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
+        and every other process's exit must be announced first."""
+        if namespace_path(self._spec, "pid") != "":
+            with contextlib.suppress(ShimError):
+                await self._engine.kill(self.id, signal.SIGKILL, everyone=True)
+        try:
+            await restore_network(self.node, self.record)
+        except (ShimError, OSError) as error:
+            # Delete tries again and reports it; the exit must be told in any case.
+            _log.error("the pod's network could not be restored yet", container=self.id, error=str(error))
+        running = [process.wait() for process in self.execs.values() if process.status is Status.RUNNING]
+        if running:
+            await asyncio.wait([asyncio.ensure_future(wait) for wait in running], timeout=_EXECS_END)
+        self.record.exit = ended
+        self._journal()
+        self.init.end(ended)
+        _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
+        self.node.announce(Exited(**self._common(), process=self.id, pid=self.init.pid, exit=ended))
+
+    def _journal(self) -> None:
+        try:
+            self.node.journal.write(self.record.key, self.record)
+        except ShimError as error:
+            _log.error("journal", container=self.id, error=str(error))
+
+    def last_words(self) -> str:
+        """What the monitor last said on stderr; "" for an ordinary container."""
+        return self.stderr.words() if self.stderr is not None else ""
+
+    async def start(self, exec_id: str) -> int:
+        """Let the init or an exec run; returns its pid.
+
+        Raises Unexpected in the wrong state or with the engine's words, NodeFault with a monitor's last words when it
+        dies at once.
+        """
+        if exec_id:
+            return await self._start_exec(self.process(exec_id))
+        async with self._lock:
+            self.init.require(Call.START)
+            self.record.running = True
+            self.node.journal.write(self.record.key, self.record)
+            await self._engine.start(self.id)
+            await self._refuse_stillborn()
+            self.init.become(Status.RUNNING)
+            self.node.announce(Started(**self._common(), pid=self.init.pid))
+            return self.init.pid
+
+    async def _refuse_stillborn(self) -> None:
+        """A monitor that cannot run its kernel says so and dies within milliseconds: that is this call's failure, and
+        its last words are the reason. A guest that ends, well or badly, has said nothing on the monitor's stderr."""
+        if not self._settle or self._exit is None:
+            return
+        await asyncio.wait([self._exit], timeout=self._settle)
+        if not self._exit.done() or not self._exit.result().status:
+            return
+        words = self.last_words()
+        if words:
+            raise NodeFault(
+                f"the monitor died at once with status {self._exit.result().status}: {words}", subject=self.id
+            )
+
+    async def _start_exec(self, process: Process) -> int:
+        async with self._lock:
+            process.require(Call.START)
+            if self.init.status is not Status.RUNNING:
+                raise WrongState(f"container {self.id} init process is not running", subject=process.name)
+            with self.node.reaper.early_exits() as early:
+                process.pid = await self._spawn_exec(process)
+                exit = self.node.reaper.watch(process.pid, early)
+            process.become(Status.RUNNING)
+            self.node.announce(ExecStarted(**self._common(), process=process.name, pid=process.pid))
+        self._background(self._exec_ended(process, exit))
+        return process.pid
+
+    async def _spawn_exec(self, process: Process) -> int:
+        spec = self._exec_specs[process.name]
+        if process.streams.terminal:
+            socket = ConsoleSocket(console_path(self.node, self.record, process.name))
+            try:
+                pid = await self._engine.exec(self.id, process.name, spec, fds={}, console=socket.path)
+                master = await socket.receive()
+            finally:
+                socket.close()
+            process.terminal = await relay(self.node.reaper, master, process.streams, self.id, self.record.namespace)
+            return pid
+        process.descriptors = await open_streams(self.node.reaper, process.streams, self.id, self.record.namespace)
+        try:
+            return await self._engine.exec(self.id, process.name, spec, fds=process.descriptors.child)
+        finally:
+            process.descriptors.close_child()
+
+    async def _exec_ended(self, process: Process, exit: asyncio.Future[Exit]) -> None:
+        ended = await exit
+        process.end(ended)
+        self.node.announce(Exited(**self._common(), process=process.name, pid=process.pid, exit=ended))
+
+    async def exec(self, exec_id: str, streams: Streams, spec: bytes) -> None:
+        """Describe another process; `spec` is an OCI process as JSON. `start` runs it.
+
+        Raises Unsupported for a unikernel, AlreadyExists, Unexpected in the wrong state.
+        """
+        if self.record.unikernel:
+            raise Unsupported(
+                "a unikernel has one address space and no processes, so nothing can be executed in it",
+                subject=self.id,
+                remedy="use the guest's own interface, or a sidecar container in the same pod",
+            )
+        if exec_id in self.execs:
+            raise AlreadyExists("a process with this id exists", subject=exec_id)
+        self.init.require(Call.EXEC)
+        try:
+            process: dict[str, Any] = msgspec.json.decode(spec, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"the process is not an OCI process: {error}", subject=exec_id) from error
+        process["terminal"] = streams.terminal
+        self._exec_specs[exec_id] = msgspec.json.encode(process)
+        self.execs[exec_id] = Process(exec_id, streams)
+        self.node.announce(ExecAdded(**self._common(), process=exec_id))
+
+    async def kill(self, exec_id: str, signum: int, everyone: bool) -> None:
+        """Signal a process, or all of the container's. Raises NotFound once it has finished."""
+        process = self.process(exec_id)
+        if process is not self.init:
+            if not process.pid:
+                raise WrongState("process not created", subject=exec_id)
+            if process.status is Status.STOPPED:
+                raise NotFound("process already finished", subject=exec_id)
+            with _gone_is_not_found(exec_id):
+                os.kill(process.pid, signum)
+            return
+        async with self._lock:
+            if everyone or self.init.status is Status.CREATED:
+                # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
+                await self._engine.kill(self.id, signum, everyone=everyone)
+                return
+            if self.init.status is Status.STOPPED or (self._exit is not None and self._exit.done()):
+                raise NotFound("process already finished", subject=self.id)
+            with _gone_is_not_found(self.id):
+                descriptor = pidfd.open_pidfd(self.init.pid)
+                try:
+                    pidfd.send(descriptor, signum)
+                finally:
+                    os.close(descriptor)
+
+    def pids(self) -> list[int]:
+        """Every process in the container, as its cgroup lists them. Raises NotFound once it has finished."""
+        if self.init.status is Status.STOPPED:
+            raise NotFound("process already finished", subject=self.id)
+        return stats.pids(stats.cgroup_of(self.init.pid))
+
+    async def pause(self) -> None:
+        """Freeze all processes."""
+        async with self._lock:
+            self.init.require(Call.PAUSE)
+            await self._engine.pause(self.id)
+            self.init.become(Status.PAUSED)
+            self.node.announce(Paused(**self._common()))
+
+    async def resume(self) -> None:
+        """Thaw them."""
+        async with self._lock:
+            self.init.require(Call.RESUME)
+            await self._engine.resume(self.id)
+            self.init.become(Status.RUNNING)
+            self.node.announce(Resumed(**self._common()))
+
+    async def update(self, resources: bytes) -> None:
+        """Change limits; `resources` is an OCI LinuxResources object as JSON."""
+        async with self._lock:
+            self.init.require(Call.UPDATE)
+            await self._engine.update(self.id, resources)
+
+    async def delete(self, exec_id: str) -> Process:
+        """Remove an exec that has ended, or the whole container; returns the process for its pid and exit.
+
+        Raises Unexpected while it runs, NotFound when it is unknown.
+        """
+        process = self.process(exec_id)
+        async with self._lock:
+            process.require(Call.DELETE)
+            if process is not self.init:
+                process.never_ran()
+                await process.close_streams(_DRAIN)
+                process.become(Status.DELETED)
+                del self.execs[exec_id]
+                self._exec_specs.pop(exec_id, None)
+                return process
+            await self._remove()
+            self.node.announce(Deleted(**self._common(), pid=self.init.pid, exit=self.init.exit))
+            return process
+
+    async def _remove(self) -> None:
+        if self.init.status is Status.CREATED and self._exit is not None:
+            await self._engine.delete(self.id, force=True)
+            await self._handle_init_exit(await asyncio.wait_for(asyncio.shield(self._exit), _EXECS_END))
+        await self.init.close_streams(_DRAIN)
+        for exec_process in self.execs.values():
+            await exec_process.close_streams(0.1)
+        if self.stderr is not None:
+            self.stderr.close()
+        await dismantle(self.node, self.record)
+        self.init.become(Status.DELETED)
+
+    async def stop(self) -> None:
+        """Kill whatever runs and wait for its end. Raises TimedOut when it does not die."""
+        if self.init.status in (Status.STOPPED, Status.DELETED):
+            return
+        with contextlib.suppress(NotFound):
+            await self.kill("", signal.SIGKILL, everyone=False)
+        try:
+            async with asyncio.timeout(_EXECS_END):
+                await self.init.wait()
+        except TimeoutError:
+            raise TimedOut("the container does not die", subject=self.id) from None
+
+    async def destroy(self) -> Process:
+        """Stop and remove the container, whatever state it is in; for containerd's `delete` and a sandbox that is
+        shut down."""
+        await self.stop()
+        return await self.delete("")
+
+
+def console_path(node: Node, record: ContainerRecord, name: str) -> Path:
+    """Where the engine delivers a terminal. Short: a unix socket's path has 107 bytes, and ids have 76 each."""
+    directory = node.config.run_dir / "tty"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / f"{abs(hash((record.key, name))):x}.sock"
+
+
+@contextlib.contextmanager
+def _gone_is_not_found(subject: str) -> Any:
+    try:
+        yield
+    except ProcessLookupError:
+        raise NotFound("process already finished", subject=subject) from None

@@ -1,0 +1,184 @@
+"""Making a container: journal, root file system, recognition, network, engine. What fails is undone by `teardown`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from shim import log
+from shim.errors import ShimError
+from shim.oci import bundle, rewrite
+from shim.oci.image import Unikernel, recognise
+from shim.oci.rootfs import Mount, mount_all
+from shim.process import pidfd
+from shim.process.relay import Overheard
+from shim.process.stdio import Streams, open_streams
+from shim.process.terminal import ConsoleSocket, relay
+from shim.sandbox.container import Container, console_path
+from shim.sandbox.node import Node
+from shim.sandbox.occurrences import Created
+from shim.sandbox.record import ContainerRecord
+from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.teardown import dismantle
+from shim.sandbox.unikernel import close_all, prepare
+
+_log = log.get(__name__)
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A container to create, as its caller describes it."""
+
+    id: str
+    bundle: Path
+    rootfs: tuple[Mount, ...] = ()
+    streams: Streams = Streams()
+    destination: str = ""
+
+
+async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec) -> Container:
+    """Create `order` in `sandbox`; all of it, or nothing is left. `spec` is the bundle's configuration.
+
+    Raises ImageFault, InvalidRequest, NetworkFault, NodeFault, WrongState, or Unexpected with the engine's words.
+    """
+    record = ContainerRecord(
+        namespace=sandbox.namespace,
+        container=order.id,
+        sandbox=sandbox.id,
+        bundle=order.bundle,
+        destination=order.destination,
+        streams=order.streams,
+        user=int(spec["process"].get("user", {}).get("uid", 0)),
+    )
+    root = bundle.root_of(order.bundle, spec)
+    if order.rootfs:
+        record.rootfs = root
+    node.journal.write(record.key, record)
+    creating: _Creation | None = None
+    try:
+        if order.rootfs:
+            await asyncio.to_thread(_mount, order.rootfs, root)
+        image = await asyncio.to_thread(_recognise, spec, root)
+        creating = _Creation(node, sandbox, record, spec)
+        container = await creating.run(image)
+    except BaseException as error:
+        if creating is not None:
+            await creating.abandon()
+        sandbox.release(order.id)
+        try:
+            # Shielded: a cancelled call must not leave half a container behind.
+            await asyncio.shield(dismantle(node, record))
+        except ShimError as cleanup:
+            error.add_note(f"and cleaning up failed: {cleanup}")
+            _log.error("cleanup after a failed create", container=order.id, error=str(cleanup))
+        raise
+    node.announce(
+        Created(
+            namespace=record.namespace,
+            container=record.container,
+            destination=record.destination,
+            pid=container.init.pid,
+            bundle=str(order.bundle),
+            rootfs=order.rootfs,
+            streams=order.streams,
+        )
+    )
+    return container
+
+
+def _mount(mounts: tuple[Mount, ...], root: Path) -> None:
+    root.mkdir(mode=0o711, exist_ok=True)
+    mount_all(mounts, root)
+
+
+def _recognise(spec: rewrite.Spec, root: Path) -> Unikernel | None:
+    if rewrite.is_sandbox(spec):
+        return None
+    return recognise(
+        root,
+        arguments=tuple(spec["process"].get("args") or ()),
+        annotations=rewrite.annotations_of(spec),
+    )
+
+
+class _Creation:
+    """One creation under way, and what of it is open in this process."""
+
+    def __init__(self, node: Node, sandbox: Sandbox, record: ContainerRecord, spec: rewrite.Spec) -> None:
+        self._node, self._sandbox, self._record, self._spec = node, sandbox, record, spec
+        self._taps: tuple[int, ...] = ()
+        self._container: Container | None = None
+
+    async def run(self, image: Unikernel | None) -> Container:
+        node, record = self._node, self._record
+        netns = await self._sandbox.netns_for(self._spec)
+        settle = 0.0
+        if image is not None:
+            self._sandbox.claim(record.container)
+            record.unikernel = True
+            record.own_bundle = node.container_dir(record.namespace, record.container)
+            record.stderr = record.own_bundle / "stderr"
+            node.journal.write(record.key, record)
+            prepared = await prepare(node, record, self._spec, image, netns)
+            self._taps = prepared.taps
+            spec = prepared.spec
+            settle = node.monitors[image.monitor].settle
+        else:
+            spec = await self._sandbox.ordinary(self._spec)
+            if spec is not self._spec:
+                record.own_bundle = node.container_dir(record.namespace, record.container)
+                spec = rewrite.with_root(spec, bundle.root_of(record.bundle, spec))
+        if record.own_bundle is not None:
+            await asyncio.to_thread(bundle.write_spec, record.own_bundle, spec)
+        self._container = Container(node, record, spec, settle)
+        record.engine = True
+        node.journal.write(record.key, record)
+        await self._engine_create(self._container, spec)
+        close_all(self._taps)
+        self._taps = ()
+        return self._container
+
+    async def _engine_create(self, container: Container, spec: rewrite.Spec) -> None:
+        node, record = self._node, self._record
+        engine = node.engine.within(record.namespace)
+        where = record.own_bundle or record.bundle
+        systemd = rewrite.uses_systemd(spec)
+        extra = {3 + position: descriptor for position, descriptor in enumerate(self._taps)}
+        with node.reaper.early_exits() as early:
+            if record.streams.terminal:
+                socket = ConsoleSocket(console_path(node, record, ""))
+                try:
+                    pid = await engine.create(record.container, where, fds=extra, console=socket.path, systemd=systemd)
+                    master = await socket.receive()
+                finally:
+                    socket.close()
+                container.init.terminal = await relay(
+                    node.reaper, master, record.streams, record.container, record.namespace
+                )
+            else:
+                streams = await open_streams(node.reaper, record.streams, record.container, record.namespace)
+                container.init.descriptors = streams
+                if record.stderr is not None:
+                    container.stderr = Overheard(record.stderr, streams.child[2])
+                    streams.child[2] = container.stderr.for_child()
+                try:
+                    pid = await engine.create(record.container, where, fds={**streams.child, **extra}, systemd=systemd)
+                finally:
+                    streams.close_child()
+            container.init.pid = record.pid = pid
+            exit = node.reaper.watch(pid, early)
+        try:
+            record.started = pidfd.start_time(pid)
+        except ProcessLookupError:
+            record.started = 0  # dead already; its exit is on its way
+        node.journal.write(record.key, record)
+        container.supervise(exit)
+
+    async def abandon(self) -> None:
+        """Close what this process holds of a creation that failed; the world's part is `teardown`'s."""
+        close_all(self._taps)
+        if self._container is not None:
+            await self._container.init.close_streams(0.0)
+            if self._container.stderr is not None:
+                self._container.stderr.close()

@@ -1,0 +1,37 @@
+"""What every sandbox on the node works with, wired once by the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shim.config import Config
+from shim.guests.base import Guest
+from shim.journal import Journal
+from shim.monitors.base import Monitor
+from shim.oci.engine import Engine
+from shim.process.reaper import Reaper
+from shim.sandbox.occurrences import Occurrence
+from shim.sandbox.record import ContainerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The node's parts. `announce` tells the world of an occurrence; it neither blocks nor raises."""
+
+    config: Config
+    reaper: Reaper
+    engine: Engine
+    journal: Journal[ContainerRecord]
+    guests: Mapping[str, Guest]
+    monitors: Mapping[str, Monitor]
+    announce: Callable[[Occurrence], None]
+
+    def container_dir(self, namespace: str, container: str) -> Path:
+        """Where a container's own bundle, monitor root and stderr FIFO are."""
+        return self.config.run_dir / "containers" / namespace / container
+
+    def sandbox_dir(self, namespace: str, sandbox: str) -> Path:
+        """Where a sandbox's pinned namespaces are."""
+        return self.config.run_dir / "sandboxes" / namespace / sandbox

@@ -1,0 +1,49 @@
+"""What the journal holds of a container: enough to adopt it, or to remove every trace of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from shim.network.plan import Plan
+from shim.process.reaper import Exit
+from shim.process.stdio import Streams
+
+
+class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Plumbing that was, or is about to be, applied to a pod's namespace."""
+
+    netns: str
+    plan: Plan
+
+
+class ContainerRecord(msgspec.Struct, kw_only=True):
+    """One container. Each field is set, and the record written, before the step that it speaks of is taken."""
+
+    namespace: str
+    container: str
+    sandbox: str
+    bundle: Path
+    destination: str = ""
+    streams: Streams = Streams()
+    rootfs: Path | None = None
+    """Where mounts of ours are, None when containerd handed over none."""
+    own_bundle: Path | None = None
+    engine: bool = False
+    """Whether the engine may know the container."""
+    unikernel: bool = False
+    user: int = 0
+    """The user the init runs as."""
+    plumbing: PodPlan | None = None
+    stderr: Path | None = None
+    pid: int = 0
+    started: int = 0
+    """The init's start time (clock ticks since boot), which with the pid names it beyond doubt."""
+    running: bool = False
+    exit: Exit | None = None
+
+    @property
+    def key(self) -> str:
+        """The record's name in the journal."""
+        return f"{self.namespace}@{self.container}"

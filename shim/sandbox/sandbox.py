@@ -1,0 +1,132 @@
+"""One sandbox: a pod's network namespace, its containers, and who of them has the network."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from shim import log
+from shim.errors import AlreadyExists, ShimError, WrongState
+from shim.oci import rewrite
+from shim.process.reaper import Exit
+from shim.sandbox import namespaces
+from shim.sandbox.container import Container
+from shim.sandbox.node import Node
+
+_log = log.get(__name__)
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller says of the pod. `netns` is "" for the node's own network."""
+
+    netns: str = ""
+    hostname: str = ""
+    name: str = ""
+    namespace: str = ""
+    host_ipc: bool = False
+
+
+class Sandbox:
+    """A sandbox made by the Sandbox Controller (`pod` given), or implied by the first container that names it."""
+
+    def __init__(self, node: Node, namespace: str, id: str, pod: Pod | None = None) -> None:
+        self.node = node
+        self.namespace = namespace
+        self.id = id
+        self.pod = pod
+        self.created_at = time.time_ns()
+        self.started = False
+        self.containers: dict[str, Container] = {}
+        #: Containers being created, or waiting for their turn.
+        self.arriving = 0
+        #: Serialises what changes this pod; other pods have their own.
+        self.lock = asyncio.Lock()
+        self.ended = asyncio.Event()
+        self.exit: Exit | None = None
+        self._network_owner: str | None = None
+        self._pinned: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.namespace}/{self.id} containers={sorted(self.containers)}>"
+
+    @property
+    def implied(self) -> bool:
+        """Whether it lives only as long as its containers."""
+        return self.pod is None
+
+    @property
+    def directory(self) -> Path:
+        """Where what belongs to the sandbox alone is kept."""
+        return self.node.sandbox_dir(self.namespace, self.id)
+
+    def claim(self, container: str) -> None:
+        """Give the pod's network to a unikernel. Raises WrongState when another has it."""
+        if self._network_owner not in (None, container):
+            raise WrongState(
+                f"the pod already runs the unikernel {self._network_owner}: both would be one host on the network",
+                subject=container,
+                remedy="put each unikernel in a pod of its own",
+            )
+        self._network_owner = container
+
+    def release(self, container: str) -> None:
+        """Take the network back; harmless when `container` does not have it."""
+        if self._network_owner == container:
+            self._network_owner = None
+
+    async def netns_for(self, spec: rewrite.Spec) -> str | None:
+        """The network namespace a container's configuration means: a path, "" for a new one, None for the node's."""
+        path = rewrite.namespace_path(spec, "network")
+        if path is not None and rewrite.is_missing_pause(path):
+            return (self.pod.netns if self.pod else "") or None
+        return path
+
+    async def ordinary(self, spec: rewrite.Spec) -> rewrite.Spec:
+        """An ordinary container's configuration as this pod needs it: `spec` itself where nothing must change."""
+        if self.pod is None or not rewrite.wants_pause(spec):
+            return spec
+        if self._pinned is None and self.pod.netns:
+            self._pinned = await asyncio.to_thread(namespaces.pin, self.directory, self.pod.hostname)
+        return rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned or {})
+
+    def start(self) -> None:
+        """Say that the sandbox runs. Raises AlreadyExists when it does, WrongState when it has ended."""
+        if self.exit is not None:
+            raise WrongState("the sandbox has been stopped", subject=self.id)
+        if self.started:
+            raise AlreadyExists("the sandbox has been started", subject=self.id)
+        self.started = True
+
+    async def stop(self) -> None:
+        """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated."""
+        async with self.lock:
+            for container in list(self.containers.values()):
+                await container.stop()
+            if self.exit is None:
+                self.exit = Exit(0, time.time_ns())
+                self.ended.set()
+
+    async def dissolve(self) -> None:
+        """Remove every container and what is the sandbox's own. Raises the first failure after trying everything."""
+        await self.stop()
+        failure: ShimError | None = None
+        async with self.lock:
+            for container in list(self.containers.values()):
+                try:
+                    await container.destroy()
+                except ShimError as error:
+                    failure = failure or error
+                    continue
+                self.containers.pop(container.id, None)
+            await asyncio.to_thread(self._remove_own)
+        if failure is not None:
+            raise failure
+
+    def _remove_own(self) -> None:
+        namespaces.unpin(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)

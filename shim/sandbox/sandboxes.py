@@ -1,0 +1,140 @@
+"""All sandboxes of the node: who is where, and how one comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from shim import log
+from shim.errors import AlreadyExists, NotFound
+from shim.oci import bundle, rewrite
+from shim.oci.rootfs import unmount_all
+from shim.sandbox import creation, identifiers
+from shim.sandbox.container import Container
+from shim.sandbox.creation import Order
+from shim.sandbox.node import Node
+from shim.sandbox.process import Process
+from shim.sandbox.sandbox import Pod, Sandbox
+
+_log = log.get(__name__)
+
+
+class Sandboxes:
+    """Keyed by containerd's namespace and the id, as two namespaces may use one id."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._sandboxes: dict[tuple[str, str], Sandbox] = {}
+        self._containers: dict[tuple[str, str], Container] = {}
+        self._creating: set[tuple[str, str]] = set()
+
+    def all(self) -> list[Sandbox]:
+        """Every sandbox, oldest first."""
+        return list(self._sandboxes.values())
+
+    def sandbox(self, namespace: str, id: str) -> Sandbox:
+        """The sandbox. Raises NotFound."""
+        try:
+            return self._sandboxes[namespace, id]
+        except KeyError:
+            raise NotFound("there is no such sandbox", subject=id) from None
+
+    def container(self, namespace: str, id: str) -> Container:
+        """The container. Raises NotFound in the words of containerd's runc shim."""
+        try:
+            return self._containers[namespace, id]
+        except KeyError:
+            raise NotFound("container not created", subject=id) from None
+
+    def add(self, namespace: str, id: str, pod: Pod) -> Sandbox:
+        """A new sandbox for the Sandbox Controller. Raises AlreadyExists, InvalidRequest."""
+        identifiers.check(namespace, "namespace")
+        identifiers.check(id, "sandbox id")
+        if (namespace, id) in self._sandboxes:
+            raise AlreadyExists("a sandbox with this id exists", subject=id)
+        sandbox = self._sandboxes[namespace, id] = Sandbox(self.node, namespace, id, pod)
+        return sandbox
+
+    async def remove(self, namespace: str, id: str) -> None:
+        """Remove a sandbox with all that is in it. Raises NotFound."""
+        sandbox = self.sandbox(namespace, id)
+        await sandbox.dissolve()
+        for key in [key for key, held in self._containers.items() if held.record.sandbox == id and key[0] == namespace]:
+            del self._containers[key]
+        self._sandboxes.pop((namespace, id), None)
+
+    async def create(self, namespace: str, order: Order) -> Container:
+        """Create a container in its pod's sandbox, or in one of its own outside a pod.
+
+        Raises AlreadyExists, InvalidRequest, and what `creation.create` raises.
+        """
+        identifiers.check(namespace, "namespace")
+        key = namespace, identifiers.check(order.id, "container id")
+        if key in self._containers or key in self._creating:
+            raise AlreadyExists("a container with this id exists", subject=order.id)
+        self._creating.add(key)
+        try:
+            spec = await asyncio.to_thread(bundle.read_spec, order.bundle)
+            sandbox = self._sandbox_for(
+                namespace, identifiers.check(rewrite.sandbox_id(spec) or order.id, "sandbox id")
+            )
+            sandbox.arriving += 1
+            try:
+                async with sandbox.lock:
+                    container = await creation.create(self.node, sandbox, order, spec)
+                    sandbox.containers[order.id] = container
+                    self._containers[key] = container
+            finally:
+                sandbox.arriving -= 1
+                self._forget_if_empty(sandbox)
+            return container
+        finally:
+            self._creating.discard(key)
+
+    def adopt(self, container: Container) -> None:
+        """Take in a container that a former daemon created."""
+        record = container.record
+        sandbox = self._sandbox_for(record.namespace, record.sandbox)
+        sandbox.containers[record.container] = container
+        if record.unikernel:
+            sandbox.claim(record.container)
+        self._containers[record.namespace, record.container] = container
+
+    async def unmount(self, bundle: Path) -> None:
+        """Unmount whatever is mounted in a bundle nobody knows of; harmless when nothing is."""
+        await asyncio.to_thread(unmount_all, bundle / "rootfs")
+
+    async def delete(self, namespace: str, id: str, exec_id: str) -> Process:
+        """Delete a container that has ended, or one of its execs. Raises NotFound, Unexpected."""
+        container = self.container(namespace, id)
+        process = await container.delete(exec_id)
+        if not exec_id:
+            self._drop(container)
+        return process
+
+    async def destroy(self, namespace: str, id: str) -> Process | None:
+        """Kill and remove a container whatever its state; None when there is none."""
+        container = self._containers.get((namespace, id))
+        if container is None:
+            return None
+        process = await container.destroy()
+        self._drop(container)
+        return process
+
+    def _drop(self, container: Container) -> None:
+        record = container.record
+        self._containers.pop((record.namespace, record.container), None)
+        sandbox = self._sandboxes.get((record.namespace, record.sandbox))
+        if sandbox is not None:
+            sandbox.containers.pop(record.container, None)
+            sandbox.release(record.container)
+            self._forget_if_empty(sandbox)
+
+    def _sandbox_for(self, namespace: str, id: str) -> Sandbox:
+        if (namespace, id) not in self._sandboxes:
+            self._sandboxes[namespace, id] = Sandbox(self.node, namespace, id)
+        return self._sandboxes[namespace, id]
+
+    def _forget_if_empty(self, sandbox: Sandbox) -> None:
+        if sandbox.implied and not sandbox.containers and not sandbox.arriving:
+            self._sandboxes.pop((sandbox.namespace, sandbox.id), None)

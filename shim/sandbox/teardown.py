@@ -1,0 +1,61 @@
+"""Removing every trace of a container, from its record alone.
+
+The one inverse of creation: a creation that fails, a Delete, and a daemon that finds a dead predecessor's leftovers
+all come here. Each step is harmless when there is nothing to do, and a step that fails does not keep the others from
+being tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+
+from shim import log
+from shim.errors import Bug, ShimError
+from shim.network.pod import PodNetwork
+from shim.oci.bundle import remove
+from shim.oci.rootfs import unmount_all
+from shim.sandbox.node import Node
+from shim.sandbox.record import ContainerRecord
+
+_log = log.get(__name__)
+
+
+async def restore_network(node: Node, record: ContainerRecord) -> None:
+    """Give the pod's interfaces their configuration back, and note that it was done."""
+    if record.plumbing is None:
+        return
+    plumbing = record.plumbing
+    # The namespace may have been deleted under us, and what was in it with it: then there is nothing to undo.
+    if await asyncio.to_thread(Path(plumbing.netns).exists):
+        await PodNetwork.undo_at(Path(plumbing.netns), plumbing.plan)
+    record.plumbing = None
+    node.journal.write(record.key, record)
+
+
+async def dismantle(node: Node, record: ContainerRecord) -> None:
+    """Undo everything the record speaks of and forget it. Raises the first failure after trying all steps; the record
+    then stays, for the next attempt."""
+    failures: list[Exception] = []
+
+    async def attempt(what: str, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except Exception as error:
+            _log.error("cleanup step failed", step=what, container=record.container, error=str(error))
+            failures.append(error)
+
+    if record.engine:
+        await attempt("engine", node.engine.within(record.namespace).delete(record.container, force=True))
+    await attempt("network", restore_network(node, record))
+    if record.rootfs is not None:
+        await attempt("rootfs", asyncio.to_thread(unmount_all, record.rootfs))
+    if not failures and record.own_bundle is not None:
+        await attempt("bundle", asyncio.to_thread(remove, record.own_bundle))
+    if failures:
+        first = failures[0]
+        if isinstance(first, ShimError):
+            raise first
+        raise Bug(f"not everything could be removed: {first}", subject=record.container) from first
+    node.journal.forget(record.key)

@@ -1,0 +1,175 @@
+"""What the courier asks: what to print for containerd's `start`, `delete`, `-info` and `-v`.
+
+The courier carries its argv, environment, working directory and stdin here and prints what comes back, so everything
+that differs between containerd's versions is in this file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError, Message
+
+from shim import log
+from shim.config import Config
+from shim.errors import InvalidRequest, ShimError
+from shim.rpc.service import Call
+from shim.sandbox import identifiers
+from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.teardown import dismantle
+from shim.services.announce import timestamp
+from shim.services.destinations import Destinations
+from shim.services.versions import Versions
+from shim.wire import bootstrap_v1_pb2, courier_pb2, task_v2_pb2, types_pb2
+
+_log = log.get(__name__)
+
+RUNTIME = "io.containerd.unikernel.v2"
+_KILLED = 137  # 128 + SIGKILL, what containerd expects of a container that `delete` had to kill
+
+
+class Flags(msgspec.Struct, frozen=True, kw_only=True):
+    """The courier's command line, in the flags that containerd 1.6 to 2.3 passes."""
+
+    action: str = ""
+    id: str = ""
+    namespace: str = ""
+    bundle: str = ""
+    address: str = ""
+    publish_binary: str = ""
+    socket: str = ""
+    debug: bool = False
+    info: bool = False
+    version: bool = False
+
+
+_TEXT = ("id", "namespace", "bundle", "address", "publish-binary", "socket")
+_SWITCHES = {"debug": "debug", "info": "info", "v": "version", "version": "version"}
+
+
+def parse(argv: list[str]) -> Flags:
+    """Read a command line as Go's flag package does: `-name value`, `-name=value`, one dash or two.
+
+    Raises InvalidRequest for an unknown flag, a missing value or more than one action.
+    """
+    values: dict[str, Any] = {}
+    rest = list(argv[1:])
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            if "action" in values:
+                raise InvalidRequest("more than one action", subject=word)
+            values["action"] = word
+            continue
+        name, given, value = word.lstrip("-").partition("=")
+        if name in _SWITCHES:
+            values[_SWITCHES[name]] = value.lower() not in ("false", "0", "f")
+        elif name in _TEXT:
+            if not given:
+                if not rest:
+                    raise InvalidRequest("this flag needs a value", subject=word)
+                value = rest.pop(0)
+            values[name.replace("-", "_")] = value
+        else:
+            raise InvalidRequest("unknown flag", subject=word)
+    return Flags(**values)
+
+
+class BootstrapService:
+    """Messages in, messages out."""
+
+    def __init__(
+        self, sandboxes: Sandboxes, destinations: Destinations, versions: Versions, config: Config, version: str
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._destinations = destinations
+        self._versions = versions
+        self._config = config
+        self._version = version
+
+    async def run(self, request: courier_pb2.CourierRequest, call: Call) -> courier_pb2.CourierReply:
+        """One run of the courier. A failure is its exit code and stderr, which containerd shows to its user."""
+        environment = dict(entry.partition("=")[::2] for entry in request.environment)
+        try:
+            flags = parse(list(request.argv))
+            output = await self._answer(flags, environment, request)
+        except ShimError as error:
+            _log.warning("courier refused", argv=list(request.argv), error=str(error))
+            return courier_pb2.CourierReply(exit_code=1, stderr=f"unikernel-shim: {error}\n".encode())
+        return courier_pb2.CourierReply(stdout=output)
+
+    async def _answer(self, flags: Flags, environment: dict[str, str], request: courier_pb2.CourierRequest) -> bytes:
+        if flags.version:
+            return f"containerd-shim-unikernel-v2:\n  Version:  {self._version}\n".encode()
+        if flags.info:
+            return self._info()
+        namespace = identifiers.check(flags.namespace or environment.get("NAMESPACE", ""), "namespace")
+        container = identifiers.check(flags.id, "container id")
+        if flags.action == "start":
+            return await self._start(namespace, container, flags, environment, request.stdin)
+        if flags.action == "delete":
+            bundle = flags.bundle or request.cwd
+            return (await self._delete(namespace, container, bundle)).SerializeToString()
+        raise InvalidRequest(
+            "unknown action", subject=flags.action or "(none)", remedy="containerd runs start and delete"
+        )
+
+    async def _start(
+        self, namespace: str, container: str, flags: Flags, environment: dict[str, str], stdin: bytes
+    ) -> bytes:
+        parameters = _bootstrap_parameters(stdin)
+        address = flags.address or environment.get("GRPC_ADDRESS", "")
+        events = environment.get("TTRPC_ADDRESS", "")
+        if parameters is not None:
+            address = parameters.containerd_grpc_address or address
+            events = parameters.containerd_ttrpc_address or events
+        self._destinations.learn(namespace, container, events or (f"{address}.ttrpc" if address else ""))
+        return start_answer(await self._versions.of(address), f"unix://{self._config.ttrpc_socket}")
+
+    async def _delete(self, namespace: str, container: str, bundle: str) -> Message:
+        """Remove whatever is left of a container whose shim containerd could not reach."""
+        process = await self._sandboxes.destroy(namespace, container)
+        self._destinations.forget(namespace, container)
+        if process is not None:
+            return task_v2_pb2.DeleteResponse(
+                pid=process.pid, exit_status=process.exit.status or _KILLED, exited_at=timestamp(process.exit.at)
+            )
+        record = self._sandboxes.node.journal.records().get(f"{namespace}@{container}")
+        if record is not None:
+            await dismantle(self._sandboxes.node, record)
+        if bundle:
+            await self._sandboxes.unmount(Path(bundle))
+        return task_v2_pb2.DeleteResponse(exit_status=_KILLED, exited_at=timestamp(time.time_ns()))
+
+    def _info(self) -> bytes:
+        info = types_pb2.RuntimeInfo(name=RUNTIME, version=types_pb2.RuntimeVersion(version=self._version, revision=""))
+        info.annotations["io.unikernel.run-dir"] = os.fspath(self._config.run_dir)
+        return info.SerializeToString()
+
+
+def _bootstrap_parameters(stdin: bytes) -> Any | None:
+    """containerd 2.3's parameters; older ones put runtime options (an Any) there, or nothing."""
+    if not stdin:
+        return None
+    parameters = bootstrap_v1_pb2.BootstrapParams()
+    try:
+        parameters.ParseFromString(stdin)
+    except DecodeError:
+        return None
+    return parameters if parameters.containerd_grpc_address or parameters.containerd_ttrpc_address else None
+
+
+def start_answer(version: tuple[int, int], address: str) -> bytes:
+    """What `start` prints for a containerd of `version` (major, minor; (0, 0) when it did not say).
+
+    Before 1.7 the bare address; 1.7 takes JSON with version 2 at most; 2.x takes 3, which its Sandbox API needs. An
+    unknown version gets the form that every containerd since 1.7 accepts.
+    """
+    if (0, 0) < version < (1, 7):
+        return address.encode()
+    number = 3 if version >= (2, 0) else 2
+    return msgspec.json.encode({"version": number, "address": address, "protocol": "ttrpc"})

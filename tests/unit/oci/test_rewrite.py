@@ -1,0 +1,160 @@
+"""Rewriting a container's configuration: what must go, what must stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shim.errors import Unsupported
+from shim.monitors.base import Launch
+from shim.oci import rewrite
+
+_KVM = rewrite.Device(Path("/dev/kvm"), 10, 232)
+
+
+def spec() -> dict[str, Any]:
+    return {
+        "ociVersion": "1.1.0",
+        "hostname": "pod",
+        "process": {
+            "args": ["/kernel", "x"],
+            "env": ["A=1", "B=x=y"],
+            "cwd": "/srv",
+            "user": {"uid": 1000, "gid": 1000},
+            "capabilities": {"bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"]},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1, "soft": 1}],
+            "apparmorProfile": "p",
+            "oomScoreAdj": 3,
+        },
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/etc/hosts", "source": "/x", "type": "bind"}],
+        "hooks": {"prestart": [{"path": "/bin/x"}]},
+        "annotations": {"io.kubernetes.cri.sandbox-id": "s1"},
+        "linux": {
+            "cgroupsPath": "/kubepods/pod1/c1",
+            "resources": {"memory": {"limit": 64 << 20}, "devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "pid"},
+                {"type": "network", "path": "/run/netns/cni-1"},
+                {"type": "ipc", "path": "/proc/5/ns/ipc"},
+                {"type": "mount"},
+                {"type": "cgroup"},
+            ],
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+            "rootfsPropagation": "shared",
+        },
+    }
+
+
+def rewritten(**changes: Any) -> dict[str, Any]:
+    launch = Launch(
+        **{"argv": ("/usr/bin/m", "k"), "devices": (Path("/dev/kvm"),), "shares": (Path("/usr"),), **changes}
+    )
+    files = rewrite.Files(kernel=Path("/img/kernel"), initrd=Path("/img/initrd"))
+    return rewrite.for_monitor(spec(), launch, (_KVM,), files, Path("/root-of-monitor"), "/run/netns/cni-1")
+
+
+def test_the_monitor_is_confined() -> None:
+    found = rewritten()
+    process = found["process"]
+    assert process["args"] == ["/usr/bin/m", "k"]
+    assert process["noNewPrivileges"] is True
+    assert set(process["capabilities"]) == {"bounding", "effective", "inheritable", "permitted", "ambient"}
+    assert not any(process["capabilities"].values())
+    assert found["root"] == {"path": "/root-of-monitor", "readonly": True}
+    assert "hooks" not in found
+    assert "rootfsPropagation" not in found["linux"]
+    network = [entry for entry in found["linux"]["namespaces"] if entry["type"] == "network"]
+    assert network == [{"type": "network"}]
+    assert all("path" not in entry for entry in found["linux"]["namespaces"])
+
+
+def test_it_sees_only_what_it_reads() -> None:
+    binds = {m["destination"]: m for m in rewritten()["mounts"] if m["type"] == "bind"}
+    assert set(binds) == {"/usr", "/unikernel/kernel", "/unikernel/initrd"}
+    assert all({"ro", "nosuid", "nodev"} <= set(m["options"]) for m in binds.values())
+
+
+def test_only_the_devices_it_opens_are_allowed() -> None:
+    linux = rewritten()["linux"]
+    assert [d["path"] for d in linux["devices"]] == ["/dev/kvm"]
+    assert linux["resources"]["devices"] == [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": 232, "access": "rw"},
+    ]
+
+
+def test_what_the_pod_asked_for_stays() -> None:
+    found = rewritten()
+    before = spec()
+    for key in ("rlimits", "apparmorProfile", "oomScoreAdj", "user"):
+        assert found["process"][key] == before["process"][key]
+    assert found["linux"]["cgroupsPath"] == "/kubepods/pod1/c1"
+    assert found["linux"]["resources"]["memory"] == before["linux"]["resources"]["memory"]
+    assert found["linux"]["seccomp"] == before["linux"]["seccomp"]
+    assert found["annotations"] == before["annotations"]
+
+
+def test_the_given_configuration_is_not_changed() -> None:
+    given = spec()
+    rewrite.for_monitor(
+        given, Launch(argv=("/m",)), (_KVM,), rewrite.Files(kernel=Path("/k")), Path("/r"), "/run/netns/cni-1"
+    )
+    assert given == spec()
+
+
+def test_attaching_by_name_needs_the_pods_namespace() -> None:
+    namespaces = rewritten(by_name=True)["linux"]["namespaces"]
+    assert {"type": "network", "path": "/run/netns/cni-1"} in namespaces
+
+
+def test_a_missing_pauses_namespaces_are_the_pods() -> None:
+    given = spec()
+    given["linux"]["namespaces"] = [
+        {"type": "network", "path": "/proc/0/ns/net"},
+        {"type": "ipc", "path": "/proc/0/ns/ipc"},
+        {"type": "uts", "path": "/proc/0/ns/uts"},
+        {"type": "pid"},
+    ]
+    assert rewrite.wants_pause(given)
+    found = rewrite.in_pod_without_pause(given, "/run/netns/p", {"ipc": "/pin/ipc", "uts": "/pin/uts"})
+    assert found["linux"]["namespaces"] == [
+        {"type": "network", "path": "/run/netns/p"},
+        {"type": "ipc", "path": "/pin/ipc"},
+        {"type": "uts", "path": "/pin/uts"},
+        {"type": "pid"},
+    ]
+    host = rewrite.in_pod_without_pause(given, "", {})
+    assert host["linux"]["namespaces"] == [{"type": "pid"}]
+
+
+def test_a_shared_process_namespace_is_refused_with_the_way_out() -> None:
+    given = spec()
+    given["linux"]["namespaces"] = [{"type": "pid", "path": "/proc/0/ns/pid"}]
+    with pytest.raises(Unsupported, match="podsandbox"):
+        rewrite.in_pod_without_pause(given, "/run/netns/p", {})
+
+
+def test_readers() -> None:
+    given = spec()
+    assert rewrite.sandbox_id(given) == "s1"
+    assert rewrite.memory_limit(given) == 64 << 20
+    assert rewrite.environment(given) == {"A": "1", "B": "x=y"}
+    assert rewrite.hostname(given) == "pod"
+    assert rewrite.namespace_path(given, "network") == "/run/netns/cni-1"
+    assert rewrite.namespace_path(given, "pid") == ""
+    assert rewrite.namespace_path(given, "uts") is None
+    assert not rewrite.wants_pause(given)
+    assert not rewrite.is_sandbox(given)
+
+
+@pytest.mark.parametrize(
+    ("path", "systemd"),
+    [("/kubepods/pod1/c1", False), ("kubepods-pod1.slice:cri-containerd:c1", True), ("", False), ("/a:b:c", False)],
+)
+def test_the_cgroup_drivers_form(path: str, systemd: bool) -> None:
+    from shim.oci.engine import uses_systemd
+
+    assert uses_systemd(path) is systemd

@@ -1,0 +1,50 @@
+"""The configuration file: defaults, overrides, and every way it can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shim import config
+from shim.errors import InvalidRequest
+
+
+def test_an_empty_file_is_all_defaults() -> None:
+    found = config.parse("", "test")
+    assert found == config.Config()
+    assert found.grpc_socket == Path("/run/unikernel-shim/shim.sock")
+    assert found.ttrpc_socket == Path("/run/unikernel-shim/shim.ttrpc")
+
+
+def test_settings_are_read() -> None:
+    found = config.parse('run_dir = "/tmp/x"\n[monitors.qemu]\naccel = "tcg"\n[engine]\npath = "runc"\n', "test")
+    assert found.run_dir == Path("/tmp/x")
+    assert found.monitors.qemu.accel == "tcg"
+    assert found.monitors.spt.path == "solo5-spt"
+    assert found.engine.path == "runc"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("run_dirr = '/x'", "run_dirr"),
+        ("[monitors.qemu]\naccel = 'xen'", "xen"),
+        ("[guest]\nmemory = 'much'", "memory"),
+        ("[guest]\nmemory = 0", "memory"),
+        ("run_dir = 'relative'", "run_dir"),
+        ("not toml", "line 1"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, word: str) -> None:
+    with pytest.raises(InvalidRequest, match=word) as raised:
+        config.parse(text, "the-file")
+    assert "the-file" in str(raised.value)
+
+
+def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRequest, match="no such"):
+        config.load(tmp_path / "none.toml")
+    monkeypatch.setenv("UNIKERNEL_SHIM_CONFIG", str(tmp_path / "other.toml"))
+    with pytest.raises(InvalidRequest, match="other.toml"):
+        config.load()
