@@ -1,0 +1,190 @@
+"""Carrying a plan out, and taking it back.
+
+Neighbouring operations of one sort travel together: netlink requests in one send, the rest in one visit to the
+namespace. Undoing runs every inverse of the plan whatever was done: each accepts that its work is done already, so the
+same code rolls back half a plan, repeats an interrupted undo, and cleans up after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from shim.errors import NetworkFault
+from shim.network.namespace import Namespace
+from shim.network.netlink import Request
+from shim.network.operations import CreateTap, LocalOperation, NetlinkOperation, Operation, Step
+from shim.network.plan import Plan
+from shim.network.resolve import resolve
+from shim.network.tap import close_tap
+
+T = TypeVar("T")
+
+
+async def apply(plan: Plan, namespace: Namespace) -> list[int]:
+    """Plumb. Returns the taps' open descriptors in the order of `plan.guest`, fewer where taps are persistent; the
+    caller owns them.
+
+    Raises NetworkFault with the namespace as it was before; what could not be put back is in the error's notes.
+    Cancellation, too, leaves the namespace as it was.
+    """
+    if plan.resolve:
+        plan = plan.resolved(await resolve(namespace, plan.resolve))
+    progress = _Progress()
+    work = asyncio.ensure_future(_carry_out(plan.steps, namespace, progress))
+    try:
+        await asyncio.shield(work)
+    except BaseException as failure:
+        await _settled(work)
+        await _roll_back(namespace, progress, failure)
+        if isinstance(failure, OSError):
+            raise _fault(failure, namespace) from failure
+        raise
+    return progress.descriptors
+
+
+async def undo(plan: Plan, namespace: Namespace) -> None:
+    """Put everything back as the plan found it. May be repeated, and may follow an `apply` that stopped anywhere.
+
+    Goes through to the end whatever fails, also when cancelled; then raises NetworkFault naming what is not back.
+    """
+    work = asyncio.ensure_future(_take_back(plan.steps, namespace))
+    try:
+        failures = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await _settled(work)
+        raise
+    if failures:
+        raise NetworkFault(
+            "the pod's network could not be put back: " + "; ".join(_words(error) for error in failures),
+            subject=os.fspath(namespace.path),
+        ) from failures[0]
+
+
+class _Progress:
+    """What an `apply` has done so far: only that is rolled back, so that a device which was in the way stays."""
+
+    def __init__(self) -> None:
+        self.done: list[Step] = []
+        self.descriptors: list[int] = []
+
+
+async def _carry_out(steps: Sequence[Step], namespace: Namespace, progress: _Progress) -> None:
+    """Stops at the first group in which something fails; raises OSError."""
+    for local, group in _groups(steps, lambda step: step.do):
+        if local:
+            await namespace.run(lambda group=group: _run_all(group, progress))  # type: ignore[misc]
+            continue
+        sent = [(step, request) for step in group for request in _encode(step.do)]
+        outcomes = await namespace.netlink.attempt([request for _, request in sent])
+        failures = []
+        for (step, _), outcome in zip(sent, outcomes, strict=True):
+            if outcome is not None:
+                failures.append(outcome)
+            elif not progress.done or progress.done[-1] is not step:
+                progress.done.append(step)
+        if failures:
+            raise failures[0]
+
+
+def _run_all(steps: Sequence[Step], progress: _Progress) -> None:
+    for step in steps:
+        operation = step.do
+        if not isinstance(operation, LocalOperation):
+            continue
+        made = _run(operation)
+        progress.done.append(step)
+        if made is None:
+            continue
+        if isinstance(operation, CreateTap) and operation.persistent:
+            os.close(made)  # the device stays; its only queue must be free for the monitor
+        else:
+            progress.descriptors.append(made)
+
+
+def _run(operation: LocalOperation) -> int | None:
+    try:
+        return operation.run()
+    except OSError as error:
+        raise OSError(error.errno, f"{operation.describe()}: {os.strerror(error.errno or 0)}") from error
+
+
+def _encode(operation: Operation) -> tuple[Request, ...]:
+    return operation.encode() if isinstance(operation, NetlinkOperation) else ()
+
+
+async def _take_back(steps: Sequence[Step], namespace: Namespace) -> list[OSError]:
+    inverses = [operation for step in reversed(steps) for operation in step.undo]
+    failures: list[OSError] = []
+    for local, group in _groups(inverses, lambda operation: operation):
+        if local:
+            failures += await namespace.run(lambda group=group: _run_tolerantly(group))  # type: ignore[misc]
+            continue
+        sent = [(operation, request) for operation in group for request in _encode(operation)]
+        outcomes = await namespace.netlink.attempt([request for _, request in sent])
+        for (operation, _), outcome in zip(sent, outcomes, strict=True):
+            if outcome is not None and not _settles(operation, outcome):
+                failures.append(outcome)
+    return failures
+
+
+def _run_tolerantly(operations: Sequence[Operation]) -> list[OSError]:
+    failures: list[OSError] = []
+    for operation in operations:
+        if isinstance(operation, LocalOperation):
+            try:
+                _run(operation)
+            except OSError as error:
+                if not _settles(operation, error):
+                    failures.append(error)
+    return failures
+
+
+def _settles(operation: Operation, error: OSError) -> bool:
+    return error.errno == errno.ENODEV or error.errno in operation.settled
+
+
+async def _roll_back(namespace: Namespace, progress: _Progress, failure: BaseException) -> None:
+    back = asyncio.ensure_future(_take_back(progress.done, namespace))
+    try:
+        await _settled(back)
+        error = back.exception()
+        lost: Iterable[BaseException] = [error] if error is not None else back.result()
+        for item in lost:
+            failure.add_note(f"and could not be put back: {_words(item)}")
+    finally:
+        for descriptor in progress.descriptors:
+            close_tap(descriptor)
+
+
+async def _settled(work: asyncio.Future[T]) -> None:
+    """Wait until `work` is done, through any number of cancellations of the caller; its outcome is not raised."""
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            continue
+    if not work.cancelled():
+        work.exception()
+
+
+def _fault(error: OSError, namespace: Namespace) -> NetworkFault:
+    fault = NetworkFault(f"the pod's network could not be plumbed: {_words(error)}", subject=os.fspath(namespace.path))
+    for note in getattr(error, "__notes__", ()):
+        fault.add_note(note)
+    return fault
+
+
+def _words(error: BaseException) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _groups(items: Iterable[T], operation: Callable[[T], Operation]) -> list[tuple[bool, list[T]]]:
+    return [
+        (local, list(group))
+        for local, group in itertools.groupby(items, lambda item: isinstance(operation(item), LocalOperation))
+    ]

@@ -1,0 +1,305 @@
+"""What a CNI plugin left in a pod's namespace, read whole and judged by nobody here.
+
+`read` asks the kernel; `from_messages` is pure. All values are plain text and numbers, so a layout is JSON as it
+stands. Addresses and routes also keep the kernel's own encoding (`raw`), because only that brings back everything
+they carry: lifetimes, labels, metrics, encapsulations, attributes that this program has never heard of.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+
+import msgspec
+
+from shim.errors import NetworkFault
+from shim.network import rtnetlink as rt
+from shim.network.namespace import Namespace
+from shim.network.netlink import NetlinkError
+from shim.network.rtnetlink import Family, Ifa, Ifla, Kind, Message, Nda, Rta
+
+_SYSCTL = Path("/proc/sys")
+#: Settings of an interface that plumbing touches and undoing must know, below net/ipv6/conf/NAME.
+_IPV6_SETTINGS = ("addr_gen_mode", "disable_ipv6")
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface. `kind` is the driver's name ("veth", "bridge"; empty for hardware); `flags` are IFF_*;
+    `hardware` is ARPHRD_*; `parent` and `master` are interface indexes, 0 for none."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    flags: int
+    hardware: int
+    master: int = 0
+    parent: int = 0
+    alias: str = ""
+
+    @property
+    def up(self) -> bool:
+        """Administratively up."""
+        return bool(self.flags & rt.IFF_UP)
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """One address on the interface `link` (an index). `flags` are IFA_F_*; `raw` is the kernel's own message body."""
+
+    link: int
+    address: str
+    prefix: int
+    peer: str = ""
+    scope: int = 0
+    flags: int = 0
+    metric: int = 0
+    raw: bytes = b""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.address else 4
+
+    def __str__(self) -> str:
+        peer = f" peer {self.peer}" if self.peer else ""
+        return f"{self.address}{peer}/{self.prefix}"
+
+    def network(self) -> IPv4Network | IPv6Network:
+        """The prefix it stands for: the peer's, where there is one."""
+        return ip_network(f"{self.peer or self.address}/{self.prefix}", strict=False)
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One route out of the interface `link` (an index, 0 where the route names none).
+
+    `kind` is the type ("unicast", "local", "blackhole", …), `gateway` the next hop or empty, `mtu` 0 where the route
+    sets none, `hops` the interface indexes of several next hops; `raw` is the kernel's own message body.
+    """
+
+    link: int
+    destination: str
+    kind: str
+    table: int
+    protocol: int
+    scope: int
+    gateway: str = ""
+    source: str = ""
+    metric: int = 0
+    mtu: int = 0
+    flags: int = 0
+    hops: tuple[int, ...] = ()
+    raw: bytes = b""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.destination else 4
+
+    def through(self, link: int) -> bool:
+        """Whether any of its next hops is the interface `link`."""
+        return self.link == link or link in self.hops
+
+    @property
+    def default(self) -> bool:
+        """Whether it covers everything."""
+        return self.destination.endswith("/0")
+
+    def network(self) -> IPv4Network | IPv6Network:
+        """The destination."""
+        return ip_network(self.destination)
+
+    def __str__(self) -> str:
+        words = [] if self.kind == "unicast" else [self.kind]
+        words.append("default" if self.default else self.destination)
+        if self.gateway:
+            words += ["via", self.gateway]
+        if self.hops:
+            words.append("via several next hops")
+        if self.metric:
+            words += ["metric", str(self.metric)]
+        if self.table != rt.RT_TABLE_MAIN:
+            words += ["table", str(self.table)]
+        return " ".join(words)
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """One neighbour entry on the interface `link` (an index). `state` is NUD_*; `mac` is empty while unresolved."""
+
+    link: int
+    address: str
+    mac: str
+    state: int
+
+    @property
+    def permanent(self) -> bool:
+        """Put there by somebody, not learned."""
+        return bool(self.state & rt.NUD_PERMANENT)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the kernel would use the address it has."""
+        return bool(self.state & rt.NUD_VALID) and bool(self.mac)
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole namespace: all interfaces, both families. Lists are in the kernel's order, which undoing relies on."""
+
+    links: tuple[Link, ...]
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    sysctls: dict[str, str] = {}
+
+    def link(self, name: str) -> Link | None:
+        """The interface of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+
+async def read(namespace: Namespace, interfaces: Iterable[str] = ("eth0",)) -> Layout:
+    """The namespace's layout, with the settings of `interfaces`. Raises NetworkFault if the kernel does not say."""
+    netlink = namespace.netlink
+    try:
+        links = await netlink.dump(
+            Kind.GETLINK,
+            rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS),
+            "list interfaces",
+        )
+        addresses = await netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses")
+        routes = await netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes")
+        neighbours = await netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours")
+    except NetlinkError as error:
+        raise NetworkFault(f"the namespace cannot be read: {error.strerror}", subject=str(namespace.path)) from error
+    names = tuple(interfaces)
+    sysctls = await namespace.run(lambda: _read_settings(names))
+    return from_messages(links, addresses, routes, neighbours, sysctls)
+
+
+def from_messages(
+    links: Iterable[Message],
+    addresses: Iterable[Message],
+    routes: Iterable[Message],
+    neighbours: Iterable[Message],
+    sysctls: dict[str, str] | None = None,
+) -> Layout:
+    """A layout from four dumps. Pure. Raises ValueError where a message is not what its type says."""
+    return Layout(
+        links=tuple(_link(message.body) for message in links),
+        addresses=tuple(_address(message.body) for message in addresses),
+        routes=tuple(_route(message.body) for message in routes),
+        neighbours=tuple(
+            neighbour for message in neighbours if (neighbour := parse_neighbour(message.body)) is not None
+        ),
+        sysctls=dict(sysctls or {}),
+    )
+
+
+def _read_settings(names: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in names:
+        for setting in _IPV6_SETTINGS:
+            key = f"net/ipv6/conf/{name}/{setting}"
+            try:
+                found[key] = (_SYSCTL / key).read_text().strip()
+            except OSError:  # no such interface, or a kernel without IPv6: then there is nothing to keep either
+                continue
+    return found
+
+
+def _mac(value: bytes) -> str:
+    return value.hex(":")
+
+
+def _ip(value: bytes) -> str:
+    address: IPv4Address | IPv6Address = ip_address(value)
+    return str(address)
+
+
+def _string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value, sys.byteorder) if value else 0
+
+
+def _link(body: bytes) -> Link:
+    _family, hardware, index, flags, _change = rt.LINK.unpack_from(body)
+    found = dict(rt.attributes(body, rt.LINK.size))
+    information = dict(rt.attributes(found.get(Ifla.LINKINFO, b"")))
+    return Link(
+        index=index,
+        name=_string(found.get(Ifla.IFNAME, b"")),
+        kind=_string(information.get(Ifla.INFO_KIND, b"")),
+        mac=_mac(found.get(Ifla.ADDRESS, b"")),
+        mtu=_number(found.get(Ifla.MTU)),
+        flags=flags,
+        hardware=hardware,
+        master=_number(found.get(Ifla.MASTER)),
+        parent=_number(found.get(Ifla.LINK)),
+        alias=_string(found.get(Ifla.IFALIAS, b"")),
+    )
+
+
+def _address(body: bytes) -> Address:
+    _family, prefix, flags, scope, index = rt.ADDRESS.unpack_from(body)
+    found = dict(rt.attributes(body, rt.ADDRESS.size))
+    # IFA_ADDRESS is the peer's where there is one; IFA_LOCAL is then ours (linux/if_addr.h).
+    peer = _ip(found[Ifa.ADDRESS]) if Ifa.ADDRESS in found else ""
+    local = _ip(found[Ifa.LOCAL]) if Ifa.LOCAL in found else peer
+    return Address(
+        link=index,
+        address=local,
+        prefix=prefix,
+        peer="" if peer == local else peer,
+        scope=scope,
+        flags=_number(found[Ifa.FLAGS]) if Ifa.FLAGS in found else flags,
+        metric=_number(found.get(Ifa.RT_PRIORITY)),
+        raw=body,
+    )
+
+
+def _route(body: bytes) -> Route:
+    family, length, _source, _tos, table, protocol, scope, kind, flags = rt.ROUTE.unpack_from(body)
+    found = dict(rt.attributes(body, rt.ROUTE.size))
+    metrics = dict(rt.attributes(found.get(Rta.METRICS, b"")))
+    anywhere = "::" if family == Family.INET6 else "0.0.0.0"  # noqa: S104 - the default route, not a listener
+    gateway = _ip(found[Rta.GATEWAY]) if Rta.GATEWAY in found else ""
+    if Rta.VIA in found:  # struct rtvia: a family, then the address
+        gateway = _ip(found[Rta.VIA][2:])
+    return Route(
+        link=_number(found.get(Rta.OIF)),
+        destination=f"{_ip(found[Rta.DST]) if Rta.DST in found else anywhere}/{length}",
+        kind=rt.ROUTE_TYPES[kind] if kind < len(rt.ROUTE_TYPES) else str(kind),
+        table=_number(found[Rta.TABLE]) if Rta.TABLE in found else table,
+        protocol=protocol,
+        scope=scope,
+        gateway=gateway,
+        source=_ip(found[Rta.PREFSRC]) if Rta.PREFSRC in found else "",
+        metric=_number(found.get(Rta.PRIORITY)),
+        mtu=_number(metrics.get(Rta.METRIC_MTU)),
+        flags=flags,
+        hops=tuple(_hops(found.get(Rta.MULTIPATH, b""))),
+        raw=body,
+    )
+
+
+def _hops(value: bytes) -> Iterable[int]:
+    offset = 0
+    while offset + rt.NEXT_HOP.size <= len(value):
+        length, _flags, _hops, index = rt.NEXT_HOP.unpack_from(value, offset)
+        if length < rt.NEXT_HOP.size:
+            raise ValueError(f"next hop of {length} bytes")
+        yield index
+        offset += (length + 3) & ~3
+
+
+def parse_neighbour(body: bytes) -> Neighbour | None:
+    """One neighbour entry; None for those of other families (a bridge's forwarding entries)."""
+    family, index, state, _flags, _kind = rt.NEIGHBOUR.unpack_from(body)
+    found = dict(rt.attributes(body, rt.NEIGHBOUR.size))
+    if family not in (Family.INET, Family.INET6) or Nda.DST not in found:
+        return None
+    return Neighbour(link=index, address=_ip(found[Nda.DST]), mac=_mac(found.get(Nda.LLADDR, b"")), state=state)

@@ -1,0 +1,176 @@
+"""Another network namespace, worked in from threads of this process.
+
+setns(2) moves only the calling thread. Each visit therefore gets a thread of its own that ends with the visit: no
+thread that ever entered a pod's namespace is used for anything else, so a return that fails cannot poison a pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from shim.errors import NetworkFault
+from shim.network import netlink
+
+T = TypeVar("T")
+
+#: Where ip-netns(8) keeps its named namespaces.
+NAMED = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, ioctl_ns(2)
+_OWN = (Path("/proc/self/ns/net"), Path("/proc/1/ns/net"))
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NamespaceGone(NetworkFault):
+    """There is no network namespace at that path (any more)."""
+
+
+def namespace_path(name: str) -> Path:
+    """`NAME` as `ip netns` has it, or a path: whatever holds a slash is one."""
+    return Path(name) if "/" in name else NAMED / name
+
+
+class Namespace:
+    """An open network namespace and a netlink socket in it. It keeps the namespace alive until it is closed."""
+
+    def __init__(self, path: Path, descriptor: int, opened: netlink.Netlink) -> None:
+        self.path = path
+        self.netlink = opened
+        self._descriptor = descriptor
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in a new thread inside the namespace. If cancelled, waits for it to end first."""
+        return await _visit(self._descriptor, work)
+
+    def close(self) -> None:
+        """Let go of the namespace; harmless twice."""
+        self.netlink.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+async def open_namespace(path: Path) -> Namespace:
+    """Open the namespace at `path`.
+
+    Raises NamespaceGone if there is none, NetworkFault if it is the host's (plumbing that would cut the node off) or
+    cannot be entered.
+    """
+    descriptor = await asyncio.to_thread(_open, path)
+    try:
+        opened = await _visit(descriptor, netlink.open_socket)
+    except OSError as error:
+        os.close(descriptor)
+        raise NetworkFault(
+            f"the network namespace cannot be entered: {os.strerror(error.errno or 0)}",
+            subject=os.fspath(path),
+            remedy="the daemon needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
+        ) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Namespace(path, descriptor, netlink.Netlink(opened))
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NamespaceGone("there is no such network namespace", subject=os.fspath(path)) from error
+    except OSError as error:
+        raise NetworkFault(
+            f"the network namespace cannot be opened: {os.strerror(error.errno or 0)}", subject=os.fspath(path)
+        ) from error
+    try:
+        if _type_of(descriptor) != _CLONE_NEWNET:
+            raise NamespaceGone("that file is not a network namespace", subject=os.fspath(path))
+        if _is_own(descriptor):
+            raise NetworkFault(
+                "that is the host's own network namespace, which is never plumbed",
+                subject=os.fspath(path),
+                remedy="a pod on the host's network gets a unikernel with io.unikernel.network=none",
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _type_of(descriptor: int) -> int:
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            return 0
+        raise
+
+
+def _is_own(descriptor: int) -> bool:
+    mine = os.fstat(descriptor)
+    for path in _OWN:
+        try:
+            other = path.stat()
+        except OSError:  # /proc/1 may be hidden from us; then it is not ours to compare with
+            continue
+        if (other.st_dev, other.st_ino) == (mine.st_dev, mine.st_ino):
+            return True
+    return False
+
+
+def _enter(descriptor: int) -> None:
+    """setns(2) on the calling thread. Raises OSError."""
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+async def _visit(descriptor: int, work: Callable[[], T]) -> T:
+    def visit() -> T:
+        _enter(descriptor)
+        return work()
+
+    future = in_new_thread(visit)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+def in_new_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run `work` in a thread that exists for nothing else; the future gets its result or error."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # None only where T is None
+
+    def body() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = caught
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:  # the loop was closed meanwhile: nobody is left to tell
+            return
+
+    threading.Thread(target=body, name="netns", daemon=True).start()
+    return future

@@ -1,0 +1,69 @@
+"""The pod's network as the sandbox sees it: open, plan, apply, undo, close."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from shim.network import apply as applying
+from shim.network import layout as layouts
+from shim.network.layout import Layout
+from shim.network.namespace import Namespace, NamespaceGone, open_namespace
+from shim.network.plan import Plan, TapOptions, make_plan
+
+
+class PodNetwork:
+    """One pod's network namespace, held open. Made by `PodNetwork.open`; an async context manager."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    @classmethod
+    async def open(cls, path: Path) -> PodNetwork:
+        """Raises NamespaceGone (a NetworkFault) if there is none, NetworkFault if it is the host's."""
+        return cls(await open_namespace(path))
+
+    @property
+    def path(self) -> Path:
+        """Where the namespace was found."""
+        return self._namespace.path
+
+    async def layout(self) -> Layout:
+        """What the CNI plugin left. Raises NetworkFault."""
+        return await layouts.read(self._namespace)
+
+    async def plan(
+        self, *, seed: str, dataplane: str = "bridge", tap: TapOptions | None = None, keep_mac: bool = True
+    ) -> Plan:
+        """Read the layout and plan; touches nothing. See `plan.make_plan`."""
+        return make_plan(await self.layout(), seed=seed, dataplane=dataplane, tap=tap, keep_mac=keep_mac)
+
+    async def apply(self, plan: Plan) -> list[int]:
+        """Plumb; the taps' descriptors are the caller's. See `apply.apply`."""
+        return await applying.apply(plan, self._namespace)
+
+    async def undo(self, plan: Plan) -> None:
+        """Put everything back; may be repeated. See `apply.undo`."""
+        await applying.undo(plan, self._namespace)
+
+    def close(self) -> None:
+        """Let go of the namespace, which otherwise lives on after the CNI plugin removed it."""
+        self._namespace.close()
+
+    async def __aenter__(self) -> PodNetwork:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def undo_at(path: Path, plan: Plan) -> None:
+    """Undo a plan from the journal. A namespace that is gone took the plumbing with it. Raises NetworkFault."""
+    try:
+        network = await PodNetwork.open(path)
+    except NamespaceGone:
+        return
+    async with network:
+        await network.undo(plan)

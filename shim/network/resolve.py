@@ -1,0 +1,71 @@
+"""Learning a next hop's MAC from the pod's own namespace, before eth0 loses the address to ask from."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from shim.errors import NetworkFault
+from shim.network import rtnetlink as rt
+from shim.network.layout import Neighbour, parse_neighbour
+from shim.network.namespace import Namespace
+from shim.network.netlink import NetlinkError, Request
+from shim.network.plan import NextHop
+from shim.network.rtnetlink import Family, Flag, Kind, Nda
+
+_FIRST_WAIT = 0.001
+_LONGEST_WAIT = 0.05
+
+
+async def resolve(namespace: Namespace, hops: Iterable[NextHop], timeout: float = 2.0) -> dict[str, str]:
+    """MACs by address. Raises NetworkFault naming the next hop that did not answer within `timeout` seconds."""
+    return {hop.address: await _resolve(namespace, hop, timeout) for hop in hops}
+
+
+async def _resolve(namespace: Namespace, hop: NextHop, timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    wait = _FIRST_WAIT
+    try:
+        while True:
+            entry = await _look_up(namespace, hop)
+            if entry is not None and entry.valid:
+                return entry.mac
+            if entry is None or entry.state in (0, rt.NUD_FAILED):
+                await namespace.netlink.execute([_ask(hop)])
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+    except NetlinkError as error:
+        raise NetworkFault(
+            f"the next hop {hop.address} cannot be asked for its MAC: {error.strerror}", subject=hop.link
+        ) from error
+    raise NetworkFault(
+        f"the next hop {hop.address} did not answer ARP within {timeout:g} s",
+        subject=hop.link,
+        remedy="look at the node's side of the pod's veth: is it up, does it answer or proxy ARP?",
+    )
+
+
+async def _look_up(namespace: Namespace, hop: NextHop) -> Neighbour | None:
+    try:
+        found = await namespace.netlink.get(Kind.GETNEIGH, _key(hop, 0), f"look {hop.address} up")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return parse_neighbour(found.body)
+
+
+def _ask(hop: NextHop) -> Request:
+    """NTF_USE makes the kernel behave as if a packet were to be sent there."""
+    return Request(Kind.NEWNEIGH, Flag.CREATE | Flag.REPLACE, _key(hop, rt.NTF_USE), f"ask {hop.address} for its MAC")
+
+
+def _key(hop: NextHop, flags: int) -> bytes:
+    address = ip_address(hop.address)
+    family = Family.INET if address.version == 4 else Family.INET6
+    return rt.NEIGHBOUR.pack(family, hop.index, 0, flags, 0) + rt.attribute(Nda.DST, address.packed)

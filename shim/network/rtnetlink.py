@@ -1,0 +1,238 @@
+"""The rtnetlink wire format: attributes, messages, and the numbers we use. Pure; no socket is touched here.
+
+Formats and numbers are the kernel's user ABI: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h,
+linux/neighbour.h, linux/if_bridge.h and the manual pages netlink(7) and rtnetlink(7). Integers are in the machine's
+own byte order, addresses in network order, and every attribute starts on a multiple of four bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+
+class Kind(IntEnum):
+    """Message types (linux/netlink.h, linux/rtnetlink.h)."""
+
+    ERROR = 2
+    DONE = 3
+    NEWLINK = 16
+    DELLINK = 17
+    GETLINK = 18
+    SETLINK = 19
+    NEWADDR = 20
+    DELADDR = 21
+    GETADDR = 22
+    NEWROUTE = 24
+    DELROUTE = 25
+    GETROUTE = 26
+    NEWNEIGH = 28
+    DELNEIGH = 29
+    GETNEIGH = 30
+
+
+class Flag(IntFlag):
+    """Header flags (linux/netlink.h); the upper ones mean different things for get, new and acknowledgement."""
+
+    REQUEST = 0x1
+    MULTI = 0x2
+    ACK = 0x4
+    DUMP_INTR = 0x10
+    DUMP = 0x300
+    REPLACE = 0x100
+    EXCL = 0x200
+    CREATE = 0x400
+    APPEND = 0x800
+    CAPPED = 0x100
+    ACK_TLVS = 0x200
+
+
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
+_NESTED = 0x8000
+_TYPE_MASK = 0x3FFF
+
+LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+ROUTE = struct.Struct(
+    "=BBBBBBBBI"
+)  # struct rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
+NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
+
+
+class Message(NamedTuple):
+    """One message as it came: its type and what follows the header."""
+
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute made of attributes, marked as such: the kernel's strict parser wants the mark."""
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def u8(kind: int, value: int) -> bytes:
+    """An attribute that is one byte."""
+    return attribute(kind, bytes((value,)))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """An attribute that is a 32-bit number."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def text(kind: int, value: str) -> bytes:
+    """An attribute that is a zero-terminated string."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The (type, value) pairs from `offset` on, marks removed. Raises ValueError on a length that cannot be."""
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(data):
+            raise ValueError(f"netlink attribute of {length} bytes at {offset} of {len(data)}")
+        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """A whole message, padded so that another may follow."""
+    head = HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0)
+    return head + body + b"\0" * (-len(body) % 4)
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """The messages of one datagram. Raises ValueError where it is cut off."""
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
+        if length < HEADER.size or offset + length > len(data):
+            raise ValueError(f"netlink message of {length} bytes at {offset} of {len(data)}")
+        yield Message(kind, flags, sequence, data[offset + HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+class Family(IntEnum):
+    """Address families as rtnetlink uses them (linux/socket.h)."""
+
+    UNSPEC = 0
+    INET = 2
+    BRIDGE = 7
+    INET6 = 10
+
+
+class Ifla(IntEnum):
+    """Link attributes (linux/if_link.h), with the nested ones behind a prefix."""
+
+    ADDRESS = 1
+    IFNAME = 3
+    MTU = 4
+    LINK = 5
+    MASTER = 10
+    PROTINFO = 12
+    LINKINFO = 18
+    IFALIAS = 20
+    EXT_MASK = 29
+    INFO_KIND = 1
+    INFO_DATA = 2
+    BR_MCAST_SNOOPING = 23
+    BRPORT_PROXYARP = 10
+
+
+class Ifa(IntEnum):
+    """Address attributes (linux/if_addr.h)."""
+
+    ADDRESS = 1
+    LOCAL = 2
+    LABEL = 3
+    BROADCAST = 4
+    CACHEINFO = 6
+    FLAGS = 8
+    RT_PRIORITY = 9
+
+
+class Rta(IntEnum):
+    """Route attributes (linux/rtnetlink.h)."""
+
+    DST = 1
+    OIF = 4
+    GATEWAY = 5
+    PRIORITY = 6
+    PREFSRC = 7
+    METRICS = 8
+    MULTIPATH = 9
+    CACHEINFO = 12
+    TABLE = 15
+    VIA = 18
+    NH_ID = 30
+    METRIC_MTU = 2  # RTAX_MTU, inside METRICS
+
+
+class Nda(IntEnum):
+    """Neighbour attributes (linux/neighbour.h)."""
+
+    DST = 1
+    LLADDR = 2
+    CACHEINFO = 3
+    PROBES = 4
+    MASTER = 9
+
+
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+IFF_NOARP = 0x80
+ARPHRD_ETHER = 1
+
+IFA_F_SECONDARY = 0x01
+IFA_F_NODAD = 0x02
+IFA_F_NOPREFIXROUTE = 0x200
+
+NUD_REACHABLE = 0x02
+NUD_STALE = 0x04
+NUD_DELAY = 0x08
+NUD_PROBE = 0x10
+NUD_FAILED = 0x20
+NUD_NOARP = 0x40
+NUD_PERMANENT = 0x80
+#: States in which the kernel trusts the link-layer address it has (net/neighbour.h, NUD_VALID).
+NUD_VALID = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY
+
+NTF_USE = 0x01
+NTF_MASTER = 0x04
+
+RT_TABLE_MAIN = 254
+RT_TABLE_LOCAL = 255
+RTPROT_KERNEL = 2
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RTN_UNICAST = 1
+#: Route types by number (linux/rtnetlink.h, RTN_*).
+ROUTE_TYPES = (
+    "unspec",
+    "unicast",
+    "local",
+    "broadcast",
+    "anycast",
+    "multicast",
+    "blackhole",
+    "unreachable",
+    "prohibit",
+    "throw",
+    "nat",
+)
+#: The next-hop flags that may be given; the others are the kernel's report (RTNH_F_PERVASIVE, RTNH_F_ONLINK).
+RTNH_SETTABLE = 0x2 | 0x4

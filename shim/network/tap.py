@@ -1,0 +1,63 @@
+"""Taps: /dev/net/tun (linux/if_tun.h, Documentation/networking/tuntap.rst)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+
+from shim.network.namespace import in_new_thread
+
+_DEVICE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_TUNSETOWNER = 0x400454CC
+_TUNSETGROUP = 0x400454CE
+_TUNSETIFINDEX = 0x400454DA
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000
+_IFREQ = struct.Struct("=16sH22x")
+
+_closing: set[asyncio.Future[None]] = set()
+
+
+def create_tap(
+    name: str,
+    index: int,
+    *,
+    vnet_hdr: bool = False,
+    persistent: bool = False,
+    owner: int | None = None,
+    group: int | None = None,
+) -> int:
+    """Make a tap in the calling thread's network namespace, with that interface index, and return its descriptor.
+
+    A persistent one outlives its descriptor, so that a monitor running as `owner`:`group` can attach to it by name.
+    Raises OSError, EBUSY if the name or index is taken.
+    """
+    descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFINDEX, struct.pack("=I", index))
+        flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_VNET_HDR if vnet_hdr else 0)
+        fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+        if persistent:
+            if owner is not None:
+                fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
+            if group is not None:
+                fcntl.ioctl(descriptor, _TUNSETGROUP, group)
+            fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def close_tap(descriptor: int) -> asyncio.Future[None]:
+    """Close a descriptor in the background: the device goes with the last one, which takes the kernel 10-20 ms."""
+    closing = in_new_thread(lambda: os.close(descriptor))
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    return closing
