@@ -1,0 +1,49 @@
+"""Errors to status codes and back: the one place where either is decided."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from shim import errors, log
+from shim.errors import Code, ShimError
+
+_log = log.get(__name__)
+
+_BY_CODE: dict[Code, type[ShimError]] = {
+    Code.INVALID_ARGUMENT: errors.InvalidRequest,
+    Code.NOT_FOUND: errors.NotFound,
+    Code.ALREADY_EXISTS: errors.AlreadyExists,
+    Code.FAILED_PRECONDITION: errors.WrongState,
+    Code.UNIMPLEMENTED: errors.Unsupported,
+    Code.UNAVAILABLE: errors.Unreachable,
+    Code.RESOURCE_EXHAUSTED: errors.Exhausted,
+    Code.DEADLINE_EXCEEDED: errors.TimedOut,
+    Code.INTERNAL: errors.Bug,
+}
+
+
+def outward(error: Exception, method: str) -> tuple[Code, str]:
+    """Code and text that a caller of `method` is told.
+
+    A user's mistake is one log line; what we did not raise on purpose is logged with its trace, which the caller does
+    not see.
+    """
+    if isinstance(error, ShimError):
+        _log.info("refused", method=method, code=error.code.name, fault=error.fault.value, error=str(error))
+        return error.code, str(error)
+    if isinstance(error, TimeoutError):
+        _log.warning("deadline passed", method=method)
+        return Code.DEADLINE_EXCEEDED, "the deadline passed before the call was done"
+    if isinstance(error, DecodeError):
+        return Code.INVALID_ARGUMENT, f"the request of {method} cannot be decoded"
+    _log.error("unexpected", method=method, exc_info=error)
+    return Code.INTERNAL, f"unexpected {type(error).__name__}: {error}"
+
+
+def inward(code: int, text: str) -> ShimError:
+    """The error for a peer's status."""
+    try:
+        known = Code(code)
+    except ValueError:
+        known = Code.UNKNOWN
+    return _BY_CODE.get(known, errors.Unexpected)(text)

@@ -1,0 +1,172 @@
+"""The ttrpc door: what containerd's `start` path and the courier speak."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError, Message
+
+from shim import log
+from shim.errors import Code
+from shim.rpc import unix
+from shim.rpc.service import Call, Method, Running, Service
+from shim.rpc.status import outward
+from shim.rpc.ttrpc_codec import LIMIT, Decoder, Frame, Type, encode
+from shim.wire import rpc_status_pb2, ttrpc_pb2
+
+_log = log.get(__name__)
+
+_NAMESPACE = "containerd-namespace-ttrpc"  # containerd, pkg/namespaces/ttrpc.go
+_WRITE_HIGH = 1 << 20  # bytes waiting for a slow peer before its requests are no longer read
+
+
+class TtrpcServer:
+    """Serves services on one unix socket."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self.services = {service.name: service for service in services}
+        self.running = Running()
+        self.connections: set[_Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+
+    async def start(self, path: Path) -> None:
+        """Listen at `path`. Raises NodeFault when another service answers there."""
+        listening = unix.listen(path)
+        self._path = path
+        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Connection(self), sock=listening)
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, let what is under way finish within `grace` seconds, and close. Harmless before `start`."""
+        if self._server is None or self._path is None:
+            return
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+        for connection in list(self.connections):
+            connection.cancel_waiters()
+        await self.running.drain(grace)
+        for connection in list(self.connections):
+            connection.close()
+        self._server = None
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: TtrpcServer) -> None:
+        self._server = server
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._last_stream = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        peer: socket.socket | None = transport.get_extra_info("socket")
+        if peer is None or unix.peer_uid(peer) not in (0, os.geteuid()):
+            _log.warning("a peer that is not root was turned away")
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        self._transport = transport
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._server.connections.discard(self)
+        # Only what may be cancelled is: `Running.call` shields the rest.
+        for task in self._calls:
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def cancel_waiters(self) -> None:
+        """Take no more requests; the answers of those under way still go out."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        """Close once what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if not self._accept(frame):
+                return
+
+    def _accept(self, frame: Frame) -> bool:
+        """Start to answer one frame; False when the peer broke the protocol and the connection was closed."""
+        if frame.type == Type.DATA:
+            # Of a stream that was refused: there is nobody to give it to.
+            return True
+        if frame.type != Type.REQUEST or frame.stream % 2 == 0 or frame.stream <= self._last_stream:
+            _log.warning("protocol error", type=frame.type, stream=frame.stream)
+            self.close()
+            return False
+        self._last_stream = frame.stream
+        if frame.oversize:
+            text = f"message of {frame.oversize} bytes exceeds the limit of {LIMIT}"
+            self._refuse(frame.stream, Code.RESOURCE_EXHAUSTED, text)
+            return True
+        task = asyncio.ensure_future(self._answer(frame))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return True
+
+    async def _answer(self, frame: Frame) -> None:
+        name = "?"
+        try:
+            request = ttrpc_pb2.Request.FromString(frame.payload)
+            name = f"{request.service}/{request.method}"
+            method = self._method(request.service, request.method)
+            if method is None:
+                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"unknown method {name}")
+                return
+            metadata = {pair.key: pair.value for pair in request.metadata}
+            call = Call(
+                namespace=metadata.get(_NAMESPACE, ""),
+                method=name,
+                transport="ttrpc",
+                deadline=time.monotonic() + request.timeout_nano / 1e9 if request.timeout_nano else None,
+                metadata=metadata,
+            )
+            message = method.request.FromString(request.payload)
+            answer = await self._server.running.call(method, message, call)
+            self._reply(frame.stream, answer)
+        except DecodeError as error:
+            self._refuse(frame.stream, *outward(error, name))
+        except Exception as error:
+            self._refuse(frame.stream, *outward(error, name))
+
+    def _method(self, service: str, method: str) -> Method | None:
+        found = self._server.services.get(service)
+        return found.methods.get(method) if found else None
+
+    def _reply(self, stream: int, answer: Message) -> None:
+        payload = ttrpc_pb2.Response(payload=answer.SerializeToString()).SerializeToString()
+        if len(payload) > LIMIT:
+            self._refuse(
+                stream, Code.RESOURCE_EXHAUSTED, f"answer of {len(payload)} bytes exceeds the limit of {LIMIT}"
+            )
+            return
+        self._send(stream, payload)
+
+    def _refuse(self, stream: int, code: Code, text: str) -> None:
+        status = rpc_status_pb2.Status(code=code, message=text)
+        self._send(stream, ttrpc_pb2.Response(status=status).SerializeToString())
+
+    def _send(self, stream: int, payload: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(Frame(stream, Type.RESPONSE, payload)))
