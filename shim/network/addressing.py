@@ -2,8 +2,9 @@
 
 What is on-link is what a route says, never what a prefix suggests. Where the pod's own truth cannot be expressed (a
 /32, a gateway off the link, a prefix whose connected route was taken away), the guest gets the smallest prefix in which
-its address is a host, and the dataplane answers for the rest of it with the next hop's MAC (`Attachment.answers`). What
-can be neither expressed nor carried is refused with the reason.
+its address is a host, or its own prefix where that can be answered for, and the dataplane answers for every other
+address of it with the next hop's MAC (`Attachment.proxied`). What can be neither expressed nor carried is refused with
+the reason.
 """
 
 from __future__ import annotations
@@ -36,16 +37,18 @@ _LONGEST = 30
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """How a guest takes the pod's interface over.
 
-    `address` and `gateway` are what it is told; `next_hop` is the pod's real one; each address in `answers` is to be
-    answered for with the MAC that it maps to, or with the next hop's where that is empty; `mtu` is in bytes; `notes`
-    say in sentences what of the layout the guest will see differently or not at all.
+    `address` and `gateway` are what it is told; `next_hop` is the pod's real one. Where `proxied`, every other host of
+    the prefix is to be answered for with the next hop's MAC; `pinned` are addresses to be answered for with a MAC of
+    their own. `mtu` is in bytes; `notes` say in sentences what of the layout the guest will see differently or not at
+    all.
     """
 
     link: Link
     address: IPv4Interface
     gateway: IPv4Address | None
     next_hop: IPv4Address | None
-    answers: dict[IPv4Address, str]
+    proxied: bool
+    pinned: dict[IPv4Address, str]
     mtu: int
     notes: tuple[str, ...] = ()
 
@@ -66,7 +69,7 @@ def attach(layout: Layout, interface: str = "eth0") -> Attachment:
     network = _on_link_network(identity, mine)
     if network is not None and _expressible(own, next_hop, network):
         address, gateway = IPv4Interface((own, network.prefixlen)), next_hop
-        answers = _pinned(layout, link, network)
+        proxied, pinned = False, _pinned(layout, link, network)
     elif next_hop is None:
         raise NetworkFault(
             f"{link.name} has {identity} and no default route, so nothing could be a guest's gateway",
@@ -74,8 +77,11 @@ def attach(layout: Layout, interface: str = "eth0") -> Attachment:
             remedy=_NONE,
         )
     else:
-        address, gateway = _smallest_view(own, next_hop, link)
-        answers = {host: "" for host in address.network.hosts() if host != own}
+        address, gateway = _proxied_view(identity, next_hop, link)
+        proxied, pinned = True, {}
+        if address.network.prefixlen != identity.prefix:
+            edges = f"{address.network.network_address} and {address.network.broadcast_address}"
+            notes.append(f"{edges} are out of the guest's reach: they are the edges of {address.network}")
         if network is not None:
             notes.append(f"neighbours in {network} are reached through the gateway")
     _refuse_or_note_routes(mine, address.network, next_hop, link, notes)
@@ -91,7 +97,8 @@ def attach(layout: Layout, interface: str = "eth0") -> Attachment:
         address=address,
         gateway=gateway,
         next_hop=next_hop,
-        answers=answers,
+        proxied=proxied,
+        pinned=pinned,
         mtu=mtu,
         notes=tuple(notes),
     )
@@ -215,8 +222,16 @@ def _expressible(own: IPv4Address, gateway: IPv4Address | None, network: IPv4Net
     return gateway is None or (gateway in network and gateway not in reserved and gateway != own)
 
 
-def _smallest_view(own: IPv4Address, next_hop: IPv4Address, link: Link) -> tuple[IPv4Interface, IPv4Address]:
-    network = smallest_prefix(own)
+def _proxied_view(identity: Address, next_hop: IPv4Address, link: Link) -> tuple[IPv4Interface, IPv4Address]:
+    """The pod's own prefix if it can be answered for (its edges are nobody's address), else the smallest one, whose
+    edges may be other pods' addresses: those two the guest cannot reach."""
+    own = IPv4Address(identity.address)
+    declared = IPv4Network((own, 32 if identity.peer else identity.prefix), strict=False)
+    answerable = _SHORTEST <= declared.prefixlen <= _LONGEST
+    if answerable and own not in (declared.network_address, declared.broadcast_address):
+        network: IPv4Network | None = declared
+    else:
+        network = smallest_prefix(own)
     if network is None:
         raise NetworkFault(
             f"the smallest prefix in which {own} is a host's address is too large to answer for",

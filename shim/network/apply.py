@@ -17,8 +17,8 @@ from typing import TypeVar
 from shim.errors import NetworkFault
 from shim.network.namespace import Namespace
 from shim.network.netlink import Request
-from shim.network.operations import CreateTap, LocalOperation, NetlinkOperation, Operation, Step
-from shim.network.plan import Plan
+from shim.network.operations import CreateBridge, CreateTap, LocalOperation, NetlinkOperation, Operation, Step
+from shim.network.plan import Plan, undoing
 from shim.network.resolve import resolve
 from shim.network.tap import close_tap
 
@@ -66,10 +66,11 @@ async def undo(plan: Plan, namespace: Namespace) -> None:
 
 
 class _Progress:
-    """What an `apply` has done so far: only that is rolled back, so that a device which was in the way stays."""
+    """What an `apply` has attempted so far. All of that is rolled back, since one step's work can take another's
+    object along; but a device that was not made is not ours, so what was in the way stays."""
 
     def __init__(self) -> None:
-        self.done: list[Step] = []
+        self.attempted: list[Step] = []
         self.descriptors: list[int] = []
 
 
@@ -81,14 +82,10 @@ async def _carry_out(steps: Sequence[Step], namespace: Namespace, progress: _Pro
             continue
         sent = [(step, request) for step in group for request in _encode(step.do)]
         outcomes = await namespace.netlink.attempt([request for _, request in sent])
-        failures = []
-        for (step, _), outcome in zip(sent, outcomes, strict=True):
-            if outcome is not None:
-                failures.append(outcome)
-            elif not progress.done or progress.done[-1] is not step:
-                progress.done.append(step)
-        if failures:
-            raise failures[0]
+        failed = {id(step): outcome for (step, _), outcome in zip(sent, outcomes, strict=True) if outcome is not None}
+        progress.attempted += [step for step in group if not (isinstance(step.do, CreateBridge) and id(step) in failed)]
+        for error in failed.values():
+            raise error
 
 
 def _run_all(steps: Sequence[Step], progress: _Progress) -> None:
@@ -96,8 +93,11 @@ def _run_all(steps: Sequence[Step], progress: _Progress) -> None:
         operation = step.do
         if not isinstance(operation, LocalOperation):
             continue
+        if not isinstance(operation, CreateTap):
+            progress.attempted.append(step)
         made = _run(operation)
-        progress.done.append(step)
+        if isinstance(operation, CreateTap):
+            progress.attempted.append(step)
         if made is None:
             continue
         if isinstance(operation, CreateTap) and operation.persistent:
@@ -118,18 +118,29 @@ def _encode(operation: Operation) -> tuple[Request, ...]:
 
 
 async def _take_back(steps: Sequence[Step], namespace: Namespace) -> list[OSError]:
-    inverses = [operation for step in reversed(steps) for operation in step.undo]
     failures: list[OSError] = []
-    for local, group in _groups(inverses, lambda operation: operation):
+    refused: list[tuple[str, OSError]] = []
+    gone: set[str] = set()
+    for local, group in _groups(undoing(steps), lambda operation: operation):
         if local:
             failures += await namespace.run(lambda group=group: _run_tolerantly(group))  # type: ignore[misc]
             continue
-        sent = [(operation, request) for operation in group for request in _encode(operation)]
+        sent = [
+            (operation, request)
+            for operation in group
+            if isinstance(operation, NetlinkOperation)
+            for request in operation.encode()
+        ]
         outcomes = await namespace.netlink.attempt([request for _, request in sent])
         for (operation, _), outcome in zip(sent, outcomes, strict=True):
-            if outcome is not None and not _settles(operation, outcome):
-                failures.append(outcome)
-    return failures
+            if outcome is None:
+                continue
+            if outcome.errno == errno.ENODEV:
+                gone.add(operation.link)
+            elif not _settles(operation, outcome):
+                refused.append((operation.link, outcome))
+    # Of an interface that is gone nothing can be put back, whatever words the kernel finds for it.
+    return failures + [error for link, error in refused if link not in gone]
 
 
 def _run_tolerantly(operations: Sequence[Operation]) -> list[OSError]:
@@ -149,7 +160,7 @@ def _settles(operation: Operation, error: OSError) -> bool:
 
 
 async def _roll_back(namespace: Namespace, progress: _Progress, failure: BaseException) -> None:
-    back = asyncio.ensure_future(_take_back(progress.done, namespace))
+    back = asyncio.ensure_future(_take_back(progress.attempted, namespace))
     try:
         await _settled(back)
         error = back.exception()

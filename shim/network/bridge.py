@@ -17,6 +17,7 @@ from shim.network.operations import (
     AddForwarding,
     AddNeighbour,
     AnswerArp,
+    AnswerFor,
     CreateBridge,
     CreateTap,
     DelLink,
@@ -89,7 +90,7 @@ def steps(
         Step(do=SetMtu(index=tap.index, link=tap.link, mtu=attachment.mtu), lapses=with_tap),
         Step(do=Enslave(index=tap.index, link=tap.link, master=index, bridge=bridge), lapses=with_tap),
     ]
-    if attachment.answers:
+    if attachment.proxied or attachment.pinned:
         fourth.append(Step(do=AnswerArp(index=tap.index, link=tap.link), lapses=with_tap))
     fourth.append(Step(do=SetUp(index=index, link=bridge), lapses=with_bridge))
     fourth.append(Step(do=SetUp(index=tap.index, link=tap.link), lapses=with_tap))
@@ -98,31 +99,35 @@ def steps(
 
 
 def _answers(attachment: Attachment, link: Link, bridge: str, index: int, next_hop_mac: str) -> list[Step]:
+    """Entries that the bridge answers ARP from. It does so only for MACs that it knows to be behind another port."""
+    lapses = f"goes with {bridge}"
     hop = str(attachment.next_hop or "")
-    found: list[Step] = []
-    macs = {mac for mac in attachment.answers.values() if mac}
-    if any(not mac for mac in attachment.answers.values()):
+    found = [
+        Step(do=AddForwarding(index=link.index, link=link.name, mac=mac), lapses=lapses)
+        for mac in sorted(set(attachment.pinned.values()))
+    ]
+    found += [
+        Step(do=AddNeighbour(index=index, link=bridge, address=str(address), mac=mac), lapses=lapses)
+        for address, mac in attachment.pinned.items()
+    ]
+    if attachment.proxied:
         found.append(
             Step(
                 do=AddForwarding(index=link.index, link=link.name, mac=next_hop_mac, next_hop=hop),
-                lapses=f"goes with {bridge}",
+                lapses=lapses,
             )
         )
-    found += [
-        Step(do=AddForwarding(index=link.index, link=link.name, mac=mac), lapses=f"goes with {bridge}")
-        for mac in sorted(macs)
-    ]
-    for address, mac in attachment.answers.items():
         found.append(
             Step(
-                do=AddNeighbour(
+                do=AnswerFor(
                     index=index,
                     link=bridge,
-                    address=str(address),
-                    mac=mac or next_hop_mac,
-                    next_hop="" if mac else hop,
+                    network=str(attachment.address.network),
+                    own=str(attachment.address.ip),
+                    mac=next_hop_mac,
+                    next_hop=hop,
                 ),
-                lapses=f"goes with {bridge}",
+                lapses=lapses,
             )
         )
     return found

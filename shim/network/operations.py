@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,7 +38,9 @@ class _Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class NetlinkOperation(_Operation, frozen=True):
-    """An operation that is netlink requests."""
+    """An operation that is netlink requests about the interface named `link`."""
+
+    link: str
 
     def encode(self) -> tuple[Request, ...]:
         """The requests, in order."""
@@ -54,10 +56,13 @@ class LocalOperation(_Operation, frozen=True):
 
 
 class AddAddress(NetlinkOperation, frozen=True):
-    """Put an address back exactly as it was read."""
+    """Put an address back exactly as it was read.
 
-    settled = _PRESENT
-    link: str
+    One that is still there is taken away first: addresses are ordered by when they came, and the order decides which
+    is primary and which is a packet's source.
+    """
+
+    settled = _PRESENT | _ABSENT
     address: Address
 
     def describe(self) -> str:
@@ -66,12 +71,14 @@ class AddAddress(NetlinkOperation, frozen=True):
     def encode(self) -> tuple[Request, ...]:
         body = self.address.raw
         create = Flag.CREATE | Flag.EXCL
+        away = Request(Kind.DELADDR, 0, body, f"make room for {self.address} on {self.link}")
         if self.address.version == 4 or self.address.flags & rt.IFA_F_NODAD:
-            return (Request(Kind.NEWADDR, create, body, self.describe()),)
+            return away, Request(Kind.NEWADDR, create, body, self.describe())
         # The address was in use a moment ago, so nobody else has it: without this it would be tentative for a
         # second. Replacing the flags afterwards leaves it as it was found.
         quiet = _with_address_flags(body, self.address.flags | rt.IFA_F_NODAD)
         return (
+            away,
             Request(Kind.NEWADDR, create, quiet, self.describe()),
             Request(Kind.NEWADDR, Flag.REPLACE, body, f"restore the flags of {self.address} on {self.link}"),
         )
@@ -81,7 +88,6 @@ class DelAddress(NetlinkOperation, frozen=True):
     """Take an address away."""
 
     settled = _ABSENT
-    link: str
     address: Address
 
     def describe(self) -> str:
@@ -96,7 +102,6 @@ class AddRoute(NetlinkOperation, frozen=True):
     """Put a route back exactly as it was read."""
 
     settled = _PRESENT
-    link: str
     route: Route
 
     def describe(self) -> str:
@@ -110,7 +115,6 @@ class DelRoute(NetlinkOperation, frozen=True):
     """Take a route away."""
 
     settled = _ABSENT
-    link: str
     route: Route
 
     def describe(self) -> str:
@@ -121,16 +125,14 @@ class DelRoute(NetlinkOperation, frozen=True):
 
 
 class AddNeighbour(NetlinkOperation, frozen=True):
-    """A permanent neighbour entry. `mac` is empty until `next_hop` has been resolved (`Plan.resolved`)."""
+    """A permanent neighbour entry."""
 
     index: int
-    link: str
     address: str
-    mac: str = ""
-    next_hop: str = ""
+    mac: str
 
     def describe(self) -> str:
-        return f"answer for {self.address} on {self.link} with {_mac_text(self.mac, self.next_hop)}"
+        return f"add permanent neighbour {self.address} with MAC {self.mac} on {self.link}"
 
     def encode(self) -> tuple[Request, ...]:
         body = _neighbour(self.index, self.address, rt.NUD_PERMANENT) + rt.attribute(
@@ -139,12 +141,40 @@ class AddNeighbour(NetlinkOperation, frozen=True):
         return (Request(Kind.NEWNEIGH, Flag.CREATE | Flag.REPLACE, body, self.describe()),)
 
 
+class AnswerFor(NetlinkOperation, frozen=True):
+    """Permanent neighbour entries for every host of `network` but `own`, all with one MAC; `mac` is empty until
+    `next_hop` has been resolved (`Plan.resolved`)."""
+
+    index: int
+    network: str
+    own: str
+    mac: str = ""
+    next_hop: str = ""
+
+    def describe(self) -> str:
+        others = f"every host of {self.network} but {self.own}"
+        return f"answer for {others} on {self.link} with {_mac_text(self.mac, self.next_hop)}"
+
+    def encode(self) -> tuple[Request, ...]:
+        mac = rt.attribute(Nda.LLADDR, _mac_bytes(self.mac, self.describe()))
+        words = self.describe()
+        return tuple(
+            Request(
+                Kind.NEWNEIGH,
+                Flag.CREATE | Flag.REPLACE,
+                _neighbour(self.index, host, rt.NUD_PERMANENT) + mac,
+                words,
+            )
+            for host in map(str, IPv4Network(self.network).hosts())
+            if host != self.own
+        )
+
+
 class DelNeighbour(NetlinkOperation, frozen=True):
     """Remove a neighbour entry."""
 
     settled = _ABSENT
     index: int
-    link: str
     address: str
 
     def describe(self) -> str:
@@ -158,7 +188,6 @@ class AddForwarding(NetlinkOperation, frozen=True):
     """A static forwarding entry of a bridge: frames for `mac` leave by the port `link`."""
 
     index: int
-    link: str
     mac: str = ""
     next_hop: str = ""
 
@@ -175,7 +204,6 @@ class SetMac(NetlinkOperation, frozen=True):
     """Change an interface's link-layer address."""
 
     index: int
-    link: str
     mac: str
 
     def describe(self) -> str:
@@ -190,7 +218,6 @@ class SetMtu(NetlinkOperation, frozen=True):
     """Change an interface's MTU, in bytes."""
 
     index: int
-    link: str
     mtu: int
 
     def describe(self) -> str:
@@ -204,7 +231,6 @@ class SetUp(NetlinkOperation, frozen=True):
     """Bring an interface up."""
 
     index: int
-    link: str
 
     def describe(self) -> str:
         return f"bring {self.link} up"
@@ -218,7 +244,6 @@ class CreateBridge(NetlinkOperation, frozen=True):
     """Make a bridge with that interface index: down, not snooping multicast, with `alias` as its mark."""
 
     index: int
-    link: str
     mac: str
     mtu: int
     alias: str
@@ -252,7 +277,6 @@ class DelLink(NetlinkOperation, frozen=True):
     """Remove an interface, found by name: its index may belong to another by now."""
 
     settled = _ABSENT
-    link: str
 
     def describe(self) -> str:
         return f"remove {self.link}"
@@ -265,7 +289,6 @@ class Enslave(NetlinkOperation, frozen=True):
     """Make an interface a port of a bridge."""
 
     index: int
-    link: str
     master: int
     bridge: str
 
@@ -280,7 +303,6 @@ class Release(NetlinkOperation, frozen=True):
     """Take an interface out of its bridge; nothing happens where it is in none."""
 
     index: int
-    link: str
 
     def describe(self) -> str:
         return f"take {self.link} out of its bridge"
@@ -293,7 +315,6 @@ class AnswerArp(NetlinkOperation, frozen=True):
     """Let a bridge answer ARP heard on a port from its own neighbour table (IFLA_BRPORT_PROXYARP, bridge(8))."""
 
     index: int
-    link: str
 
     def describe(self) -> str:
         return f"answer ARP heard on {self.link}"
@@ -357,6 +378,7 @@ Operation = (
     | AddRoute
     | DelRoute
     | AddNeighbour
+    | AnswerFor
     | DelNeighbour
     | AddForwarding
     | SetMac

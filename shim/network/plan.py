@@ -5,7 +5,7 @@ A plan is plain data: it goes into the journal before it is applied, and undoing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 
 import msgspec
@@ -14,11 +14,18 @@ from shim.errors import InvalidRequest
 from shim.network import bridge
 from shim.network.addressing import attach
 from shim.network.layout import Layout
-from shim.network.operations import AddForwarding, AddNeighbour, CreateTap, Operation, Step
+from shim.network.operations import AddForwarding, AnswerFor, CreateTap, DelLink, Operation, Step
 from shim.network.view import GuestInterface
 
 #: The dataplanes there are.
 DATAPLANES = ("bridge",)
+
+
+def undoing(steps: Iterable[Step]) -> tuple[Operation, ...]:
+    """What undoes these steps: last first, except that devices go at the very end. The kernel takes tens of
+    milliseconds for each, and the interface's addresses must not wait for that."""
+    inverses = [operation for step in reversed(tuple(steps)) for operation in step.undo]
+    return tuple(sorted(inverses, key=lambda operation: isinstance(operation, DelLink)))
 
 
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +78,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def inverses(self) -> tuple[Operation, ...]:
         """What undoes it, in the order in which that is done."""
-        return tuple(operation for step in reversed(self.steps) for operation in step.undo)
+        return undoing(self.steps)
 
     @property
     def taps(self) -> tuple[CreateTap, ...]:
@@ -97,7 +104,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
         def fill(step: Step) -> Step:
             operation = step.do
-            if isinstance(operation, AddForwarding | AddNeighbour) and operation.next_hop in macs:
+            if isinstance(operation, AddForwarding | AnswerFor) and operation.next_hop in macs:
                 filled = msgspec.structs.replace(operation, mac=macs[operation.next_hop])
                 return msgspec.structs.replace(step, do=filled)
             return step
@@ -144,7 +151,7 @@ def make_plan(
         (entry.mac for entry in layout.neighbours if entry.link == link.index and entry.address == hop and entry.valid),
         "",
     )
-    unresolved = not mac and any(not known for known in attachment.answers.values())
+    unresolved = attachment.proxied and not mac
     return Plan(
         sandbox=seed,
         dataplane=dataplane,

@@ -77,7 +77,7 @@ def namespaces(*roles: str, area: str = "net") -> Iterator[list[str]]:
 
 
 @contextmanager
-def bridged(area: str = "net", mtu: int = 1500) -> Iterator[Site]:
+def bridged(area: str = "net", mtu: int = 1500, *, settled: bool = True) -> Iterator[Site]:
     """The subnet layout, as the reference `bridge` plugin and docker leave it."""
     with namespaces("node", "pod", "peer", area=area) as (node, pod, peer):
         ip("link", "add", "cni0", "type", "bridge", namespace=node)
@@ -92,7 +92,8 @@ def bridged(area: str = "net", mtu: int = 1500) -> Iterator[Site]:
             ip("addr", "add", address, "brd", "10.88.255.255", "dev", "eth0", namespace=name)
             ip("link", "set", "eth0", "up", namespace=name)
             ip("route", "add", "default", "via", "10.88.0.1", namespace=name)
-        _settle(pod)
+        if settled:
+            settle(pod)
         yield Site(node, pod, peer, "10.88.0.2", 16, "10.88.0.1", "10.88.0.1", "10.88.0.3")
 
 
@@ -111,7 +112,7 @@ def routed(area: str = "net", mtu: int = 1500, pod_address: str = "10.244.7.130"
         ip("route", "add", "default", "via", "192.0.2.254", namespace=node)
         for name, address, mac, outside in (
             (pod, pod_address, POD_MAC, "calipod"),
-            (peer, "10.244.7.131", "02:00:5e:10:00:03", "calipeer"),
+            (peer, "10.244.7.133", "02:00:5e:10:00:03", "calipeer"),
         ):
             _veth(node, outside, name, mac, mtu)
             ip("link", "set", outside, "address", CALICO_MAC, "up", namespace=node)
@@ -122,8 +123,8 @@ def routed(area: str = "net", mtu: int = 1500, pod_address: str = "10.244.7.130"
             ip("route", "add", "169.254.1.1", "dev", "eth0", "scope", "link", namespace=name)
             ip("route", "add", "default", "via", "169.254.1.1", "dev", "eth0", namespace=name)
             ip("route", "add", f"{address}/32", "dev", outside, "scope", "link", namespace=node)
-        _settle(pod)
-        yield Site(node, pod, peer, pod_address, 32, "169.254.1.1", "192.0.2.1", "10.244.7.131")
+        settle(pod)
+        yield Site(node, pod, peer, pod_address, 32, "169.254.1.1", "192.0.2.1", "10.244.7.133")
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def pointed(area: str = "net", mtu: int = 1500) -> Iterator[Site]:
             ip("route", "add", "10.89.0.1", "dev", "eth0", "scope", "link", namespace=name)
             ip("route", "add", "10.89.0.0/24", "via", "10.89.0.1", "src", address, namespace=name)
             ip("route", "add", "default", "via", "10.89.0.1", namespace=name)
-        _settle(pod)
+        settle(pod)
         yield Site(node, pod, peer, "10.89.0.18", 24, "10.89.0.1", "10.89.0.1", "10.89.0.19")
 
 
@@ -183,7 +184,7 @@ def _veth(node: str, outside: str, pod: str, mac: str, mtu: int) -> None:
        "mtu", str(mtu), "netns", pod, namespace=node)  # fmt: skip
 
 
-def _settle(pod: str) -> None:
+def settle(pod: str) -> None:
     """Wait until eth0's IPv6 address is no longer tentative: before that its flags move by themselves."""
     deadline = 60
     while deadline and ("tentative" in ip("-6", "addr", "show", "dev", "eth0", namespace=pod)):
