@@ -218,7 +218,7 @@ def _ask(frame: bytes) -> tuple[int, bytes, bytes]:
 def main() -> int:
     """Run once; the return value is the exit code."""
     try:
-        frame = request([os.fsencode(word) for word in sys.argv], dict(os.environb), os.getcwdb(), _stdin())
+        frame = request([os.fsencode(word) for word in sys.argv], dict(os.environb), os.getcwdb(), _stdin())  # noqa: PTH109
         code, out, err = _ask(frame)
     except (Failure, OSError) as error:
         code, out, err = 1, b"", f"containerd-shim-unikernel-v2: {error}\n".encode()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
-from shim.network.describe import describe
-from shim.network.namespace import resolve
+from shim.network import describe
+from shim.network.namespace import namespace_path
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 
@@ -18,13 +16,11 @@ def text(netns: str, dataplane: str, *, as_json: bool) -> str:
     Raises NetworkFault where its network cannot be handed to a guest, naming why.
     """
     plan = asyncio.run(_plan(netns, dataplane))
-    if as_json:
-        return msgspec.json.format(msgspec.json.encode(plan, enc_hook=str)).decode()
-    return describe(plan)
+    return describe.as_json(plan) if as_json else describe.as_text(plan)
 
 
 async def _plan(netns: str, dataplane: str) -> Plan:
-    network = await PodNetwork.open(resolve(netns))
+    network = await PodNetwork.open(namespace_path(netns))
     try:
         # The substitute MAC depends on the pod; for a plan that is only shown, the namespace's name stands for it.
         return await network.plan(dataplane=dataplane, seed=netns)

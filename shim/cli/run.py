@@ -17,7 +17,7 @@ from shim import log
 from shim.config import Config
 from shim.daemon import make_node
 from shim.errors import InvalidRequest, NotFound
-from shim.network.namespace import resolve
+from shim.network.namespace import namespace_path
 from shim.oci.bundle import write_spec
 from shim.oci.rewrite import Spec
 from shim.oci.rootfs import Mount
@@ -74,7 +74,10 @@ def foreground(
     own = config.run_dir / "foreground" / str(os.getpid())
     config = msgspec.structs.replace(config, run_dir=own)
     try:
-        return uvloop.run(_run(config, kernel, arguments, resolve(netns) if netns else None, initrd, wishes))
+        status: int = uvloop.run(
+            _run(config, kernel, arguments, namespace_path(netns) if netns else None, initrd, wishes)
+        )
+        return status
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

@@ -13,8 +13,9 @@ from shim.network.view import GuestInterface
 class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a guest may be told.
 
-    `arguments` are the container's own process arguments after the kernel's path was taken off; `environment` maps names to values;
-    `cmdline` is the image's or pod's verbatim addition (`io.unikernel.cmdline`); `interfaces` are in the pod's order.
+    `arguments` are the container's own process arguments after the kernel's path was taken off; `environment` maps
+    names to values; `cmdline` is the image's or pod's verbatim addition (`io.unikernel.cmdline`); `interfaces` are in
+    the pod's order.
     """
 
     arguments: tuple[str, ...] = ()
@@ -30,7 +31,8 @@ class Guest(Protocol):
     name: str
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
-        """The guest's command line as words, quoted in its own grammar; a monitor that takes one string joins them with spaces.
+        """The guest's command line as words, quoted in its own grammar; a monitor that takes one string joins them with
+        spaces.
 
         Raises InvalidRequest where the grammar cannot express a value, naming the value.
         """

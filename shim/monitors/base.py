@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from shim.process.spawn import Completed
+
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
-    """One NIC of the guest. `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace; `device` is the
-    name by which a kernel's manifest calls it ("" where the kernel has none)."""
+    """One NIC of the guest.
+
+    `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace; `device` is the name by
+    which a kernel's manifest calls it ("" where the kernel has none).
+    """
 
     fd: int
     tap: str
     mac: str
     mtu: int
     device: str = ""
-
-
-class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """One block device of the guest: a path as the monitor sees it, and the manifest's name for it."""
-
-    path: Path
-    device: str = ""
-    readonly: bool = False
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +33,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...] = ()
     initrd: Path | None = None
     nics: tuple[Nic, ...] = ()
-    blocks: tuple[Block, ...] = ()
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """How a monitor is started.
 
-    `argv[0]` is an absolute path on the node. `devices` are the device nodes it opens; `shares` are directories or files of the node that it reads,
-    bound read-only at the same path; `by_name` says that it attaches taps by name and so must run in the pod's network
-    namespace with /dev/net/tun, its taps persistent and owned by its user.
+    `argv[0]` is an absolute path on the node. `devices` are the device nodes it opens; `shares` are directories or
+    files of the node that it reads, bound read-only at the same path; `by_name` says that it attaches taps by name
+    and so must run in the pod's network namespace, its taps persistent and owned by its user.
     """
 
     argv: tuple[str, ...]
@@ -56,7 +53,23 @@ class Monitor(Protocol):
     """One monitor: probed once, then a pure function from machine to launch."""
 
     name: str
+    #: What the monitor needs beside the guest's memory, in MiB.
+    overhead: int
+    #: Seconds within which a monitor that cannot run its kernel has said so and died.
+    settle: float
+
+    async def attaches_by_name(self) -> bool:
+        """Whether it takes taps by name only. Raises NodeFault where it is not installed."""
+        ...
 
     async def launch(self, machine: Machine) -> Launch:
-        """Raises NodeFault where the monitor is not installed or cannot run here, Unsupported for a machine it cannot express."""
+        """Raises NodeFault where the monitor is not installed or cannot run here."""
+        ...
+
+
+class Run(Protocol):
+    """How a monitor's probes are run: argv[0] absolute, killed after `timeout` seconds with TimedOut."""
+
+    def __call__(self, argv: Sequence[str], *, timeout: float) -> Awaitable[Completed]:
+        """The program's end and output."""
         ...

@@ -56,6 +56,15 @@ class Engine:
         self.binary = binary
         self.root = root
         self._logs = logs
+        self._within: dict[str, Engine] = {}
+
+    def within(self, namespace: str) -> Engine:
+        """The same engine for one containerd namespace: two of them may use one container id."""
+        if namespace not in self._within:
+            logs = self._logs / namespace
+            logs.mkdir(mode=0o700, exist_ok=True)
+            self._within[namespace] = Engine(self._reaper, self.binary, self.root / namespace, logs)
+        return self._within[namespace]
 
     async def create(
         self,

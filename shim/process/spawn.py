@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -33,8 +34,8 @@ def seal_inherited() -> None:
 
     Called once, early: posix_spawn passes on whatever is not marked.
     """
-    for name in os.listdir("/proc/self/fd"):
-        number = int(name)
+    for entry in Path("/proc/self/fd").iterdir():
+        number = int(entry.name)
         if number > 2:
             # The listing's own descriptor is among them, and gone by now.
             with contextlib.suppress(OSError):

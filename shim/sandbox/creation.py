@@ -10,6 +10,7 @@ import msgspec
 from shim import log
 from shim.errors import ShimError
 from shim.oci import bundle, rewrite
+from shim.oci.engine import uses_systemd
 from shim.oci.image import Unikernel, recognise
 from shim.oci.rootfs import Mount, mount_all
 from shim.process import pidfd
@@ -143,7 +144,7 @@ class _Creation:
         node, record = self._node, self._record
         engine = node.engine.within(record.namespace)
         where = record.own_bundle or record.bundle
-        systemd = rewrite.uses_systemd(spec)
+        systemd = uses_systemd(rewrite.cgroups_path(spec))
         extra = {3 + position: descriptor for position, descriptor in enumerate(self._taps)}
         with node.reaper.early_exits() as early:
             if record.streams.terminal:

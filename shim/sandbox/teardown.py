@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shim import log
 from shim.errors import Bug, ShimError
-from shim.network.pod import PodNetwork
+from shim.network.pod import undo_at
 from shim.oci.bundle import remove
 from shim.oci.rootfs import unmount_all
 from shim.sandbox.node import Node
@@ -29,7 +29,7 @@ async def restore_network(node: Node, record: ContainerRecord) -> None:
     plumbing = record.plumbing
     # The namespace may have been deleted under us, and what was in it with it: then there is nothing to undo.
     if await asyncio.to_thread(Path(plumbing.netns).exists):
-        await PodNetwork.undo_at(Path(plumbing.netns), plumbing.plan)
+        await undo_at(Path(plumbing.netns), plumbing.plan)
     record.plumbing = None
     node.journal.write(record.key, record)
 

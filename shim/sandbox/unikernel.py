@@ -12,6 +12,7 @@ from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
 from shim.guests.base import GuestSpec
 from shim.monitors.base import Launch, Machine, Monitor, Nic
+from shim.network.plan import TapOptions
 from shim.network.pod import PodNetwork
 from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
@@ -69,13 +70,19 @@ def name_nics(devices: tuple[str, ...], interfaces: tuple[GuestInterface, ...], 
     return devices
 
 
-async def plumb(
-    node: Node, record: ContainerRecord, image: Unikernel, netns: str | None, monitor: Monitor
-) -> PodNetwork | None:
-    """Read the pod's network, plan, journal, and apply; None where the guest gets no network.
+class Plumbed(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod's network in a guest's hands: what it is told, the taps' names, their descriptors where they are open."""
+
+    interfaces: tuple[GuestInterface, ...] = ()
+    names: tuple[str, ...] = ()
+    taps: tuple[int, ...] = ()
+
+
+async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: str | None, monitor: Monitor) -> Plumbed:
+    """Read the pod's network, plan, journal, and apply; nothing where the guest gets no network.
 
     `netns` is None for the node's own namespace and "" for a new, empty one: neither has a pod network. The caller
-    closes the returned network. Raises NetworkFault where the pod's network cannot be handed over, or is demanded and not there.
+    closes the taps. Raises NetworkFault where the pod's network cannot be handed over, or is demanded and not there.
     """
     if image.network == "none" or not netns:
         if image.network == "required":
@@ -84,22 +91,20 @@ async def plumb(
                 subject="io.unikernel.network",
                 remedy="run it in a pod with a network, or set the annotation to auto",
             )
-        return None
-    network = await PodNetwork.open(Path(netns))
-    try:
+        return Plumbed()
+    by_name = await monitor.attaches_by_name()
+    async with await PodNetwork.open(Path(netns)) as network:
         plan = await network.plan(
             dataplane=node.config.network.dataplane,
             seed=record.sandbox,
-            by_name=await monitor.attaches_by_name(),
-            owner=record.user,
+            tap=TapOptions(persistent=by_name, owner=record.user if by_name else None),
         )
+        for note in plan.notes:
+            _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
-        await network.apply(plan)
-    except BaseException:
-        network.close()
-        raise
-    return network
+        taps = await network.apply(plan)
+    return Plumbed(interfaces=plan.guest, names=tuple(tap.link for tap in plan.taps), taps=tuple(taps))
 
 
 async def prepare(
@@ -110,56 +115,67 @@ async def prepare(
     Leaves in the world only what the record speaks of. Raises the errors of plan, guest and monitor.
     """
     monitor = node.monitors[image.monitor]
-    guest = node.guests[image.guest]
-    memory = guest_memory(image.memory, rewrite.memory_limit(spec), node.config.guest.memory, monitor.overhead)
+    limit = rewrite.memory_limit(spec)
+    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead)
     network = await plumb(node, record, image, netns, monitor)
     try:
-        interfaces = network.guest if network else ()
-        devices: tuple[str, ...] = ("",) * len(interfaces)
-        if image.kernel.net_devices is not None:
-            devices = name_nics(image.kernel.net_devices, interfaces, image.path)
-        nics = tuple(
-            Nic(fd=_FIRST_FD + position, tap=tap, mac=interface.mac, mtu=interface.mtu, device=device)
-            for position, (interface, tap, device) in enumerate(
-                zip(interfaces, network.tap_names if network else (), devices, strict=True)
-            )
-        )
-        words = guest.words(
-            GuestSpec(
-                arguments=image.arguments,
-                environment=rewrite.environment(spec),
-                hostname=rewrite.hostname(spec),
-                cmdline=image.cmdline,
-                interfaces=interfaces,
-            )
-        )
-        launch = await monitor.launch(
-            Machine(
-                kernel=rewrite.KERNEL,
-                memory=memory,
-                words=words,
-                initrd=rewrite.INITRD if image.initrd else None,
-                nics=nics,
-            )
-        )
+        launch = await _launch(node, spec, image, network, memory)
         own = node.container_dir(record.namespace, record.container)
-        nodes = tuple(await asyncio.to_thread(lambda: [bundle.device(path) for path in launch.devices]))
-        files = rewrite.Files(kernel=image.path, initrd=image.initrd)
-        rewritten = rewrite.for_monitor(spec, launch, nodes, files, own / "root", netns or "")
-        await asyncio.to_thread(bundle.make_monitor_root, own / "root", launch)
-        taps = network.take_taps() if network and not launch.by_name else ()
-        _log.info(
-            "unikernel prepared",
-            container=record.container,
-            guest=image.guest,
-            monitor=image.monitor,
-            memory=memory,
-            interfaces=[msgspec.to_builtins(interface, builtin_types=()) for interface in interfaces],
+        rewritten = await asyncio.to_thread(_bundle, own, spec, image, launch, netns or "")
+    except BaseException:
+        close_all(network.taps)
+        raise
+    _log.info(
+        "unikernel prepared",
+        container=record.container,
+        guest=image.guest,
+        monitor=image.monitor,
+        memory=memory,
+        address=[str(interface.address) for interface in network.interfaces],
+        gateway=[str(interface.gateway) for interface in network.interfaces],
+        mac=[interface.mac for interface in network.interfaces],
+    )
+    return Prepared(spec=rewritten, launch=launch, taps=network.taps)
+
+
+async def _launch(node: Node, spec: rewrite.Spec, image: Unikernel, network: Plumbed, memory: int) -> Launch:
+    """Ask the guest for its words and the monitor for its command line."""
+    devices: tuple[str, ...] = ("",) * len(network.interfaces)
+    if image.kernel.net_devices is not None:
+        devices = name_nics(image.kernel.net_devices, network.interfaces, image.path)
+    nics = tuple(
+        Nic(fd=_FIRST_FD + position, tap=tap, mac=interface.mac, mtu=interface.mtu, device=device)
+        for position, (interface, tap, device) in enumerate(
+            zip(network.interfaces, network.names, devices, strict=True)
         )
-        return Prepared(spec=rewritten, launch=launch, taps=taps)
-    finally:
-        if network is not None:
-            network.close()
+    )
+    words = node.guests[image.guest].words(
+        GuestSpec(
+            arguments=image.arguments,
+            environment=rewrite.environment(spec),
+            hostname=rewrite.hostname(spec),
+            cmdline=image.cmdline,
+            interfaces=network.interfaces,
+        )
+    )
+    return await node.monitors[image.monitor].launch(
+        Machine(
+            kernel=rewrite.KERNEL,
+            memory=memory,
+            words=words,
+            initrd=rewrite.INITRD if image.initrd else None,
+            nics=nics,
+        )
+    )
+
+
+def _bundle(own: Path, spec: rewrite.Spec, image: Unikernel, launch: Launch, netns: str) -> rewrite.Spec:
+    """Make the monitor's root under `own`; returns the configuration for it."""
+    devices = tuple(bundle.device(path) for path in launch.devices)
+    bundle.make_monitor_root(own / "root", launch)
+    return rewrite.for_monitor(
+        spec, launch, devices, rewrite.Files(kernel=image.path, initrd=image.initrd), own / "root", netns
+    )
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

@@ -31,7 +31,7 @@ class Versions:
         if not address:
             return 0, 0
         try:
-            key = address, os.stat(address.removeprefix("unix://")).st_ino
+            key = address, os.stat(address.removeprefix("unix://")).st_ino  # noqa: PTH116 - neither blocks nor walks
             if key not in self._known:
                 self._known[key] = parse(await self._ask(address))
             return self._known[key]

@@ -1,0 +1,13 @@
+"""Every guest family, by the name that annotations use."""
+
+from __future__ import annotations
+
+from shim.guests.base import Guest
+from shim.guests.linux import Linux
+from shim.guests.solo5 import Solo5
+
+
+def guests() -> dict[str, Guest]:
+    """All families."""
+    families: tuple[Guest, ...] = (Solo5(), Linux())
+    return {family.name: family for family in families}

@@ -1,0 +1,175 @@
+"""Whether a container is a unikernel, and how it is to be run.
+
+    io.unikernel.kernel  | the entry point is | so the container is
+    ---------------------|--------------------|----------------------------------------------------------------
+    names a file         | anything           | that kernel; the whole command line is the guest's, less the
+                         |                    | kernel's own path where it comes first
+    names a missing file | present, ordinary  | ordinary: pod annotations reach sidecars too
+    names a missing file | missing or a kernel| an error: nothing in this image can run
+    is not there         | a Solo5 kernel     | that kernel
+    is not there         | a Linux kernel     | that kernel
+    is not there         | anything else      | ordinary, unless another annotation selects a unikernel: then an error
+                         |                    | where the entry point is missing
+
+A pod's pause container is never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from shim.errors import ImageFault, InvalidRequest
+from shim.oci import kernel as kernels
+from shim.oci.annotations import PREFIX, Wishes, wishes
+from shim.oci.kernel import Kernel
+from shim.storage.inside import find
+
+#: What works with what; the first monitor is the default. A Solo5 kernel names its tender itself.
+_MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qemu",)}
+
+
+class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
+    """A recognised unikernel: paths are the node's, `arguments` the guest's, `memory` in MiB or None."""
+
+    path: Path
+    kernel: Kernel
+    guest: str
+    monitor: str
+    arguments: tuple[str, ...] = ()
+    cmdline: str = ""
+    memory: int | None = None
+    initrd: Path | None = None
+    network: str = "auto"
+
+
+def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str]) -> Unikernel | None:
+    """The unikernel in the image at `root`, None for an ordinary container; blocks.
+
+    `arguments` is the process's argv. Raises ImageFault and InvalidRequest naming the file or annotation.
+    """
+    wanted = wishes(annotations)
+    found = _kernel(root, arguments, wanted)
+    if found is None:
+        return None
+    name, path, kernel = found
+    kernels.check_machine(kernel, name)
+    guest = _guest(kernel, wanted)
+    monitor = _monitor(kernel, guest, wanted)
+    if wanted.initrd and guest != "linux":
+        raise _contradiction("initrd", wanted.initrd, f"the guest is {guest}, which takes none")
+    if wanted.cmdline and guest != "linux":
+        raise _contradiction(
+            "cmdline", wanted.cmdline, f"the guest is {guest}: put its arguments into the container's args"
+        )
+    own = _own_arguments(root, arguments, path)
+    return Unikernel(
+        path=path,
+        kernel=kernel,
+        guest=guest,
+        monitor=monitor,
+        arguments=own,
+        cmdline=wanted.cmdline,
+        memory=wanted.memory,
+        initrd=find(root, wanted.initrd, "initrd") if wanted.initrd else None,
+        network=wanted.network,
+    )
+
+
+def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> tuple[str, Path, Kernel] | None:
+    """Name, path and headers of the kernel, None for an ordinary container."""
+    entry = arguments[0] if arguments else ""
+    if wanted.kernel:
+        try:
+            path = find(root, wanted.kernel, "kernel")
+        except ImageFault:
+            if _is_ordinary(root, entry):
+                return None
+            raise
+        kernel = kernels.read(path, wanted.kernel)
+        if kernel is None:
+            raise ImageFault(
+                "the file is no kernel that is known here",
+                subject=wanted.kernel,
+                remedy="Solo5 kernels (ELF with its notes) and Linux kernels are recognised",
+            )
+        return wanted.kernel, path, kernel
+    if not entry:
+        return None
+    try:
+        path = find(root, entry, "kernel")
+    except ImageFault:
+        # The engine says better what is wrong with an ordinary entry point, also where it is found on PATH.
+        if wanted.monitor or wanted.guest or wanted.initrd:
+            raise
+        return None
+    kernel = kernels.read(path, entry) if _like_a_kernel(path) else None
+    return (entry, path, kernel) if kernel is not None else None
+
+
+def _like_a_kernel(path: Path) -> bool:
+    """Whether a file may be a kernel. A broken ordinary ELF program is the engine's to complain of, so a broken ELF
+    file counts only where it says Solo5."""
+    try:
+        return kernels.read(path, path.name) is not None
+    except ImageFault:
+        with path.open("rb") as file:
+            return b"/nonexistent/solo5/" in file.read(1 << 20)
+
+
+def _is_ordinary(root: Path, entry: str) -> bool:
+    """Whether the entry point is there and is no kernel."""
+    if not entry:
+        return False
+    try:
+        return kernels.read(find(root, entry, "entry point"), entry) is None
+    except ImageFault:
+        # A bare name is looked up on PATH by the engine: a program, not a kernel.
+        return "/" not in entry
+
+
+def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tuple[str, ...]:
+    """The command line without the kernel's own path at its head."""
+    if not arguments:
+        return ()
+    try:
+        first = find(root, arguments[0], "kernel")
+    except ImageFault:
+        return arguments
+    return arguments[1:] if first == kernel else arguments
+
+
+def _guest(kernel: Kernel, wanted: Wishes) -> str:
+    if wanted.guest and wanted.guest not in _MONITORS:
+        raise InvalidRequest(
+            f"{wanted.guest!r} is not a guest", subject=f"{PREFIX}guest", remedy=f"known are {', '.join(_MONITORS)}"
+        )
+    if wanted.guest and wanted.guest != kernel.family:
+        raise _contradiction("guest", wanted.guest, f"the kernel says it is {kernel.family}")
+    return kernel.family
+
+
+def _monitor(kernel: Kernel, guest: str, wanted: Wishes) -> str:
+    works = (kernel.tender,) if guest == "solo5" else _MONITORS[guest]
+    if wanted.monitor and wanted.monitor not in {name for names in _MONITORS.values() for name in names}:
+        every = sorted({name for names in _MONITORS.values() for name in names})
+        raise InvalidRequest(
+            f"{wanted.monitor!r} is not a monitor", subject=f"{PREFIX}monitor", remedy=f"known are {', '.join(every)}"
+        )
+    if wanted.monitor and wanted.monitor not in works:
+        raise _contradiction("monitor", wanted.monitor, f"this {guest} kernel runs on {' or '.join(works)}")
+    if works[0] not in _MONITORS[guest]:
+        raise ImageFault(
+            f"the kernel is built for Solo5's {works[0]} target",
+            subject=kernel.tender,
+            remedy=f"build it for {' or '.join(_MONITORS[guest])}",
+        )
+    return wanted.monitor or works[0]
+
+
+def _contradiction(name: str, value: str, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{value!r} contradicts the image: {why}", subject=f"{PREFIX}{name}", remedy="remove one of them"
+    )
