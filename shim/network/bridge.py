@@ -91,7 +91,7 @@ def steps(
         Step(do=Enslave(index=tap.index, link=tap.link, master=index, bridge=bridge), lapses=with_tap),
     ]
     if attachment.proxied or attachment.pinned:
-        fourth.append(Step(do=AnswerArp(index=tap.index, link=tap.link), lapses=with_tap))
+        fourth.append(Step(do=AnswerArp(index=link.index, link=link.name), lapses=with_bridge))
     fourth.append(Step(do=SetUp(index=index, link=bridge), lapses=with_bridge))
     fourth.append(Step(do=SetUp(index=tap.index, link=tap.link), lapses=with_tap))
     fourth += _answers(attachment, link, bridge, index, next_hop_mac)

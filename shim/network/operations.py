@@ -312,16 +312,20 @@ class Release(NetlinkOperation, frozen=True):
 
 
 class AnswerArp(NetlinkOperation, frozen=True):
-    """Let a bridge answer ARP heard on a port from its own neighbour table (IFLA_BRPORT_PROXYARP, bridge(8))."""
+    """Let a bridge answer ARP for what it knows to be behind this port, from its own neighbour table.
+
+    That is IFLA_BRPORT_NEIGH_SUPPRESS (bridge(8)). IFLA_BRPORT_PROXYARP on the port of the asking side also answers,
+    but no broadcast reaches such a port any more (br_flood), so a router that forgot the guest could not ask for it.
+    """
 
     index: int
 
     def describe(self) -> str:
-        return f"answer ARP heard on {self.link}"
+        return f"answer ARP for what is behind {self.link}"
 
     def encode(self) -> tuple[Request, ...]:
         body = rt.LINK.pack(Family.BRIDGE, 0, self.index, 0, 0)
-        body += rt.nested(Ifla.PROTINFO, rt.u8(Ifla.BRPORT_PROXYARP, 1))
+        body += rt.nested(Ifla.PROTINFO, rt.u8(Ifla.BRPORT_NEIGH_SUPPRESS, 1))
         return (Request(Kind.SETLINK, 0, body, self.describe()),)
 
 

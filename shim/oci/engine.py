@@ -237,6 +237,7 @@ async def _try(engine: Engine, directory: Path) -> None:
         "ociVersion": "1.0.2",
         "process": {"cwd": "/", "args": ["/none"], "user": {"uid": 0, "gid": 0}},
         "root": {"path": "rootfs", "readonly": True},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}], "cgroupsPath": f"/{name}"},
     }
     (bundle / "config.json").write_bytes(msgspec.json.encode(spec))

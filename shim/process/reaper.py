@@ -22,6 +22,9 @@ from shim.process import pidfd
 _log = log.get(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_SIGSET, _SIGINFO = 128, 128  # sizeof(sigset_t), sizeof(struct signalfd_siginfo) (signalfd(2))
+_libc = ctypes.CDLL(None, use_errno=True)
+
 #: containerd reports this where the true exit code cannot be known (containerd's UnknownExitStatus).
 UNKNOWN_STATUS = 255
 
@@ -38,24 +41,46 @@ def _decode(wait_status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _signalfd(signum: int) -> int:
+    """A descriptor that is readable when `signum`, which must be blocked, has come."""
+    mask = (1 << (signum - 1)).to_bytes(_SIGSET, "little")
+    descriptor = int(_libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC))
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "signalfd")
+    return descriptor
+
+
 class Reaper:
     """Collects the exits of all children of this process; one per event loop."""
 
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Future[Exit]] = {}
         self._early: list[dict[int, Exit]] = []
+        self._signals = -1
 
     def start(self) -> None:
-        """Become the subreaper and listen for SIGCHLD; raises OSError where the kernel refuses."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        """Become the subreaper and listen for SIGCHLD; raises OSError where the kernel refuses.
+
+        To be called before any thread is started: SIGCHLD is blocked and read from a signalfd (uvloop keeps the signal
+        for itself otherwise), and only threads made later block it too.
+        """
+        if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._collect)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self._signals = _signalfd(signal.SIGCHLD)
+        asyncio.get_running_loop().add_reader(self._signals, self._notice)
 
     def stop(self) -> None:
         """Stop listening; the inverse of `start` (the subreaper flag ends with the process)."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        asyncio.get_running_loop().remove_reader(self._signals)
+        os.close(self._signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _notice(self) -> None:
+        os.read(self._signals, _SIGINFO)
+        self._collect()
 
     @contextmanager
     def early_exits(self) -> Iterator[dict[int, Exit]]:
