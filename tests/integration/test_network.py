@@ -96,6 +96,10 @@ async def test_guest_and_world_reach_each_other(site: Site) -> None:
             "full-sized frames out": await pings(guest, site.router, size=1472),
             "full-sized frames in": await pings(site.peer, site.address, size=1472),
         }
+        layouts.ip("neigh", "flush", "all", namespace=site.node)
+        layouts.ip("neigh", "flush", "all", namespace=site.peer)
+        outcomes["router that forgot the guest"] = await pings(site.node, site.address)
+        outcomes["peer that forgot the guest"] = await pings(site.peer, site.address)
         assert all(outcomes.values()), outcomes
         assert not layouts.pings(site.pod, site.router), "the pod's namespace itself must be silent"
 
