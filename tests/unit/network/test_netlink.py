@@ -1,0 +1,222 @@
+"""The wire format and the transport, against pyroute2's parser and a socket pair that plays the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from shim.network import rtnetlink as rt
+from shim.network.layout import Layout, from_messages
+from shim.network.netlink import Netlink, NetlinkError, Request, _batches
+from shim.network.operations import AnswerFor, CreateBridge, Enslave
+from shim.network.rtnetlink import Flag, Kind, Message
+
+
+def parse(kind: Any, body: bytes) -> Any:
+    """What another implementation makes of a body."""
+    message = kind(rt.message(16, 0, 1, body))
+    message.decode()
+    return message
+
+
+def test_bridge_as_another_parser_reads_it() -> None:
+    operation = CreateBridge(index=7, link="br0", mac="02:00:00:00:00:01", mtu=1400, alias="mark")
+    creation, alias = operation.encode()
+    message = parse(ifinfmsg, creation.body)
+    assert message["index"] == 7
+    assert message.get_attr("IFLA_IFNAME") == "br0"
+    assert message.get_attr("IFLA_MTU") == 1400
+    assert message.get_attr("IFLA_ADDRESS") == "02:00:00:00:00:01"
+    assert message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
+    assert message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_MCAST_SNOOPING") == 0
+    assert parse(ifinfmsg, alias.body).get_attr("IFLA_IFALIAS") == "mark"
+    (port,) = Enslave(index=2, link="eth0", master=7, bridge="br0").encode()
+    assert parse(ifinfmsg, port.body).get_attr("IFLA_MASTER") == 7
+
+
+def test_answers_as_another_parser_reads_them() -> None:
+    operation = AnswerFor(index=7, link="br0", network="10.1.2.0/29", own="10.1.2.3", mac="02:00:00:00:00:01")
+    messages = [parse(ndmsg, request.body) for request in operation.encode()]
+    assert [m.get_attr("NDA_DST") for m in messages] == [f"10.1.2.{n}" for n in (1, 2, 4, 5, 6)]
+    assert {m.get_attr("NDA_LLADDR") for m in messages} == {"02:00:00:00:00:01"}
+    assert {m["state"] for m in messages} == {rt.NUD_PERMANENT}
+
+
+@given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40)), max_size=8))
+def test_attributes_round_trip(pairs: list[tuple[int, bytes]]) -> None:
+    data = b"".join(rt.attribute(kind, value) for kind, value in pairs)
+    assert list(rt.attributes(data)) == pairs
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_an_error_or_nothing(data: bytes) -> None:
+    for parser in (rt.attributes, rt.messages):
+        try:
+            list(parser(data))
+        except ValueError as error:
+            assert "bytes at" in str(error)
+
+
+def test_layout_from_messages() -> None:
+    link = rt.LINK.pack(0, 1, 2, rt.IFF_UP, 0) + rt.text(rt.Ifla.IFNAME, "eth0") + rt.u32(rt.Ifla.MTU, 1450)
+    link += rt.attribute(rt.Ifla.ADDRESS, bytes.fromhex("02005e100002"))
+    link += rt.nested(rt.Ifla.LINKINFO, rt.text(rt.Ifla.INFO_KIND, "veth"))
+    address = rt.ADDRESS.pack(2, 32, 0x80, 0, 2) + rt.attribute(rt.Ifa.LOCAL, bytes((10, 0, 0, 2)))
+    address += rt.attribute(rt.Ifa.ADDRESS, bytes((10, 0, 0, 1)))
+    route = rt.ROUTE.pack(2, 0, 0, 0, 254, 3, 0, 1, 0) + rt.u32(rt.Rta.OIF, 2)
+    route += rt.attribute(rt.Rta.GATEWAY, bytes((10, 0, 0, 1)))
+    route += rt.nested(rt.Rta.METRICS, rt.u32(rt.Rta.METRIC_MTU, 1400))
+    entry = rt.NEIGHBOUR.pack(2, 2, rt.NUD_PERMANENT, 0, 0) + rt.attribute(rt.Nda.DST, bytes((10, 0, 0, 1)))
+    forwarding = rt.NEIGHBOUR.pack(7, 2, rt.NUD_PERMANENT, 0, 0)
+
+    def one(body: bytes) -> list[Message]:
+        return [Message(16, 0, 1, body)]
+
+    found: Layout = from_messages(one(link), one(address), one(route), one(entry) + one(forwarding))
+    eth0 = found.link("eth0")
+    assert eth0 is not None and (eth0.kind, eth0.mtu, eth0.mac) == ("veth", 1450, "02:00:5e:10:00:02")
+    assert str(found.addresses[0]) == "10.0.0.2 peer 10.0.0.1/32" and found.addresses[0].raw == address
+    assert (found.routes[0].default, found.routes[0].gateway, found.routes[0].mtu) == (True, "10.0.0.1", 1400)
+    assert len(found.neighbours) == 1 and not found.neighbours[0].valid, "an entry without a MAC is no answer"
+
+
+class Kernel:
+    """The other end of a socket pair: hands each datagram's messages to `answer` and sends what that returns."""
+
+    def __init__(self, answer: Callable[[list[Message]], list[bytes]]) -> None:
+        self.ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ours.setblocking(False)
+        self._theirs.setblocking(False)
+        self._answer = answer
+        self.datagrams = 0
+
+    def sendto(self, data: bytes, _address: object) -> None:
+        self.datagrams += 1
+        for reply in self._answer(list(rt.messages(data))):
+            self._theirs.send(reply)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ours, name)
+
+    def close(self) -> None:
+        self.ours.close()
+        self._theirs.close()
+
+
+@pytest.fixture
+def kernel() -> Iterator[Callable[[Callable[[list[Message]], list[bytes]]], tuple[Netlink, Kernel]]]:
+    made: list[Kernel] = []
+
+    def make(answer: Callable[[list[Message]], list[bytes]]) -> tuple[Netlink, Kernel]:
+        made.append(Kernel(answer))
+        return Netlink(made[-1]), made[-1]  # type: ignore[arg-type]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def ack(message: Message, number: int = 0, detail: str = "") -> bytes:
+    body = struct.pack("=i", -number) + rt.HEADER.pack(16, message.kind, message.flags, message.sequence, 0)
+    flags = int(Flag.CAPPED)
+    if detail:
+        flags |= Flag.ACK_TLVS
+        body += rt.text(1, detail)
+    return rt.message(Kind.ERROR, flags, message.sequence, body)
+
+
+def requests(count: int, size: int = 16) -> list[Request]:
+    return [Request(Kind.NEWLINK, 0, b"\0" * size, f"request {number}") for number in range(count)]
+
+
+async def test_outcomes_are_matched_by_sequence(kernel: Any) -> None:
+    """Answers out of order, between others' and old ones: each request still gets its own."""
+
+    def answer(messages: list[Message]) -> list[bytes]:
+        stray = rt.message(Kind.ERROR, 0, 99999, struct.pack("=i", -errno.EIO))
+        return [stray] + [ack(m, errno.EPERM if m is messages[1] else 0, "no such luck") for m in reversed(messages)]
+
+    netlink, wire = kernel(answer)
+    outcomes = await netlink.attempt(requests(3))
+    assert [outcome is None for outcome in outcomes] == [True, False, True]
+    assert wire.datagrams == 1
+    error = outcomes[1]
+    assert isinstance(error, NetlinkError) and error.errno == errno.EPERM
+    assert (error.operation, error.detail) == ("request 1", "no such luck")
+    assert str(error) == "[Errno 1] request 1: Operation not permitted (no such luck)"
+    with pytest.raises(NetlinkError, match="request 1"):
+        await netlink.execute(requests(3))
+
+
+async def test_inconsistent_dump_is_repeated(kernel: Any) -> None:
+    attempts = 0
+
+    def answer(messages: list[Message]) -> list[bytes]:
+        nonlocal attempts
+        attempts += 1
+        flags = Flag.MULTI | (Flag.DUMP_INTR if attempts < 3 else 0)
+        sequence = messages[0].sequence
+        return [
+            rt.message(Kind.NEWLINK, flags, sequence, bytes((attempts,))),
+            rt.message(Kind.DONE, flags, sequence, struct.pack("=i", 0)),
+        ]
+
+    netlink, _ = kernel(answer)
+    found = await netlink.dump(Kind.GETLINK, b"", "list")
+    assert [message.body for message in found] == [b"\x03"]
+
+
+async def test_dump_that_never_settles(kernel: Any) -> None:
+    def answer(messages: list[Message]) -> list[bytes]:
+        return [rt.message(Kind.DONE, Flag.DUMP_INTR, messages[0].sequence, struct.pack("=i", 0))]
+
+    netlink, _ = kernel(answer)
+    with pytest.raises(NetlinkError, match="kept changing"):
+        await netlink.dump(Kind.GETLINK, b"", "list")
+
+
+async def test_dump_that_fails_at_its_end(kernel: Any) -> None:
+    def answer(messages: list[Message]) -> list[bytes]:
+        return [rt.message(Kind.DONE, Flag.MULTI, messages[0].sequence, struct.pack("=i", -errno.ENOMEM))]
+
+    netlink, _ = kernel(answer)
+    with pytest.raises(NetlinkError, match="list: Cannot allocate memory"):
+        await netlink.dump(Kind.GETLINK, b"", "list")
+
+
+async def test_cancellation_waits_for_what_was_sent(kernel: Any) -> None:
+    late: list[bytes] = []
+
+    def answer(messages: list[Message]) -> list[bytes]:
+        late.extend(ack(message) for message in messages)
+        return []
+
+    netlink, wire = kernel(answer)
+    task = asyncio.create_task(netlink.attempt(requests(1)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done(), "the request is still under way"
+    wire._theirs.send(late[0])
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_big_batches_are_split() -> None:
+    many = requests(1000)
+    split = _batches(many)
+    assert [request for batch in split for request in batch] == many
+    assert max(map(len, split)) <= 256
+    large = _batches(requests(100, size=4096))
+    assert max(sum(len(request.body) for request in batch) for batch in large) <= 64 << 10
+    assert _batches([]) == []
