@@ -1,0 +1,71 @@
+# `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-integration lint format proto bench clean distclean install uninstall
+
+PREFIX ?= /opt/unikernel-shim
+BINDIR ?= /usr/local/bin
+SYSCONFDIR ?= /etc
+UNITDIR ?= /etc/systemd/system
+DESTDIR ?=
+# The interpreter an installation is made with.
+PYTHON ?= /usr/bin/python3
+
+VENV := .venv/bin
+SETUP := tests/setup/setup.sh
+# Extra arguments for pytest: make test ARGS="-k calico -x"
+ARGS ?=
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## everything test and demo need, on a Debian 12 as root (they do it themselves)
+	@$(SETUP)
+
+demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod, on a real containerd
+	@PYTHONPATH=. $(VENV)/python -m tests.demo.run
+
+test: setup ## every test: unit tests, then real namespaces and real containerd
+	@$(VENV)/python -m pytest tests/unit $(ARGS)
+	@$(VENV)/python -m pytest tests/integration $(ARGS)
+
+test-unit: .cache/unit ## the unit tests alone: no root, no network
+	@$(VENV)/python -m pytest tests/unit $(ARGS)
+
+test-integration: setup ## the integration tests alone
+	@$(VENV)/python -m pytest tests/integration $(ARGS)
+
+lint: .cache/unit ## formatting, linting, types
+	@$(VENV)/ruff format --check .
+	@$(VENV)/ruff check .
+	@$(VENV)/mypy --explicit-package-bases
+
+format: .cache/unit ## make the formatting what lint wants
+	@$(VENV)/ruff format .
+	@$(VENV)/ruff check --fix .
+
+# What needs no root: the virtual environment, the generated messages, the programs.
+.PHONY: .cache/unit
+.cache/unit:
+	@$(SETUP) venv scripts
+
+proto: .cache/unit ## generate shim/wire from protos/
+	@$(VENV)/python protos/generate.py
+
+bench: setup ## how long a pod takes, against runc's on the same containerd
+	@$(VENV)/python -m pytest tests/performance -s $(ARGS)
+
+clean: ## what was generated or built; the virtual environment and unpacked packages stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis shim/wire/*_pb2.py shim/wire/*_pb2.pyi shim/wire/.fingerprint
+	find shim tests protos -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## that as well: the next `make test` begins from nothing
+	rm -rf .venv .cache
+
+install: ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
+	    contrib/install/install.sh
+
+uninstall: ## undo install; the configuration stays
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) \
+	    contrib/install/uninstall.sh

@@ -1,0 +1,208 @@
+"""A private containerd of a chosen version on a node of ours, with this runtime registered in every way.
+
+Runtime handlers, each also as `NAME-routed` for the /32 layout (the plain ones are on the subnet):
+
+    runc                    ordinary pods
+    unikernel               the daemon as a sandbox plugin; containerd 2.x only
+    unikernel-podsandbox    the shim binary and a pause container
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import grpc
+
+from tests.integration import images, paths
+from tests.integration.cri import Client
+from tests.integration.node import Node
+from tests.integration.process import Server
+
+#: The cache's directory per line of versions.
+LINES = ("1.6", "1.7", "2")
+LAYOUTS = {"subnet": "", "routed": "-routed"}
+
+
+def handler(runtime: str, layout: str) -> str:
+    """The runtime handler that runs `runtime` in the layout."""
+    return runtime + LAYOUTS[layout]
+
+
+class Containerd(Server):
+    """containerd of the line `1.6`, `1.7` or `2`. `start` also imports the images every test needs."""
+
+    def __init__(self, node: Node, line: str = "2", *, config: Path | None = None, name: str = "containerd") -> None:
+        """`config` is the daemon's configuration, for the couriers that this containerd will run."""
+        self.line = line
+        self.bin = paths.cached(f"containerd-{line}", "usr", "bin")
+        versions = (paths.cached(f"containerd-{line}") / "VERSIONS").read_text().split()
+        self.version = versions[versions.index("containerd") + 1].partition("+")[0].partition("~")[0]
+        socket = node.base / "containerd.sock"
+        self.state = node.base / "state"
+        self.root = node.base / f"root-{line}"
+        file = node.base / f"{name}.toml"
+        file.write_text(self._config(node, socket))
+        env = {
+            "PATH": f"{self.bin}:{paths.BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "UNIKERNEL_SHIM_CONFIG": str(config or node.base / "daemon.toml"),
+            # Otherwise each start asks the machine's metadata and tracing services.
+            "OTEL_SDK_DISABLED": "true",
+        }
+        super().__init__(node, name, [str(self.bin / "containerd"), "--config", str(file)], socket, env)
+        self.cri = Client(socket, node.base / "logs", cgroup_parent=node.cgroup_parent)
+
+    def start(self, *, within: float = 20.0) -> None:
+        """Start it, wait for CRI, import busybox and the pause image."""
+        super().start(within=within)
+        deadline = time.monotonic() + within
+        while not self._ready():
+            assert time.monotonic() < deadline, f"CRI is not ready\n{self.tail()}"
+            time.sleep(0.05)
+        self.load(images.busybox(), images.pause())
+
+    def stop(self, *, within: float = 10.0) -> int:
+        """Remove every pod, then stop it. Couriers' daemons are not its children and stay."""
+        if self._process is not None and self._process.poll() is None:
+            self.cri.remove_everything()
+        return super().stop(within=within)
+
+    def ctr(self, *arguments: str, namespace: str = "k8s.io", check: bool = True, timeout: float = 60) -> str:
+        """`ctr` of the same version against it; its output. Raises AssertionError with both outputs if it fails."""
+        command = self.node.inside(str(self.bin / "ctr"), "-a", str(self.socket), "-n", namespace, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, env=self._env, timeout=timeout, check=False)
+        if check:
+            assert done.returncode == 0, f"ctr {' '.join(arguments)}: {done.stdout}{done.stderr}\n{self.tail(20)}"
+        return done.stdout
+
+    def load(self, *wanted: images.Image, namespace: str = "k8s.io") -> None:
+        """Import images, and wait until CRI sees them."""
+        pb = self.cri.messages
+        for image in wanted:
+            archive = image.archive(self.node.base)
+            self.ctr("images", "import", str(archive), namespace=namespace)
+            archive.unlink()
+            request = pb.ImageStatusRequest(image=pb.ImageSpec(image=image.reference))
+            deadline = time.monotonic() + 10
+            while namespace == "k8s.io" and not self.cri.call("ImageStatus", request).image.id:
+                assert time.monotonic() < deadline, f"CRI does not see {image.reference}\n{self.tail()}"
+                time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        try:
+            conditions = self.cri.call("Status", timeout=2).status.conditions
+        except grpc.RpcError:
+            return False
+        return all(condition.status for condition in conditions if condition.type in ("RuntimeReady", "NetworkReady"))
+
+    def _config(self, node: Node, socket: Path) -> str:
+        v3 = self.line == "2"
+        runtime = "io.containerd.cri.v1.runtime" if v3 else "io.containerd.grpc.v1.cri"
+        # runc works in every cgroup layout, and crun not (FACTS); the engine under test is the daemon's choice.
+        handlers = {
+            "runc": 'runtime_type = "io.containerd.runc.v2"',
+            "unikernel-podsandbox": 'runtime_type = "io.containerd.unikernel.v2"',
+        }
+        if v3:
+            handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
+        tables = [
+            f"""
+[plugins."{runtime}".containerd.runtimes.{name}{suffix}]
+{settings}
+pod_annotations = ["io.unikernel.*"]
+container_annotations = ["io.unikernel.*"]
+cni_conf_dir = "{node.cni_conf(layout)}"
+"""
+            for name, settings in handlers.items()
+            for layout, suffix in LAYOUTS.items()
+        ]
+        return (self._v3 if v3 else self._v2)(node, socket) + "".join(tables)
+
+    def _common(self, node: Node, socket: Path, version: int) -> str:
+        return f"""\
+version = {version}
+root = "{self.root}"
+state = "{self.state}"
+disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+
+[grpc]
+address = "{socket}"
+
+[debug]
+level = "debug"
+
+[plugins."io.containerd.internal.v1.opt"]
+path = "{node.base / "opt"}"
+
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
+"""
+
+    def _v2(self, node: Node, socket: Path) -> str:
+        return (
+            self._common(node, socket, 2)
+            + f"""
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{images.PAUSE}"
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+disable_tcp_service = true
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "{snapshotter(node)}"
+default_runtime_name = "runc"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{node.cni_bin}"
+conf_dir = "{node.cni_conf("subnet")}"
+"""
+        )
+
+    def _v3(self, node: Node, socket: Path) -> str:
+        # 2.2 calls the directory of plugins bin_dirs; 2.1 warns of neither.
+        directories = f'bin_dir = "{node.cni_bin}"'
+        if not self.version.startswith(("2.0", "2.1")):
+            directories = f'bin_dirs = ["{node.cni_bin}"]'
+        return (
+            self._common(node, socket, 3)
+            + f"""
+[proxy_plugins.unikernel]
+type = "sandbox"
+address = "{node.base / "run" / "shim.sock"}"
+
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "{snapshotter(node)}"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{images.PAUSE}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+
+[plugins."io.containerd.cri.v1.runtime".containerd]
+default_runtime_name = "runc"
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+{directories}
+conf_dir = "{node.cni_conf("subnet")}"
+"""
+        )
+
+
+def snapshotter(node: Node) -> str:
+    """`overlayfs` where the node's directory can be below an overlay, else `native`, which copies."""
+    directories = [node.base / "probe" / name for name in ("lower", "upper", "work", "merged")]
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+    lower, upper, work, merged = directories
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    mount = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], capture_output=True, check=False
+    )
+    if mount.returncode != 0:
+        return "native"
+    subprocess.run(["umount", str(merged)], check=True)
+    return "overlayfs"

@@ -1,0 +1,53 @@
+"""`unikernel-shim serve` with a configuration of its own, on a node of ours."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.integration import paths
+from tests.integration.node import Node
+from tests.integration.process import Server
+
+
+class Daemon(Server):
+    """The daemon. `start` waits for both of its doors."""
+
+    def __init__(self, node: Node, *, name: str = "daemon", more: str = "") -> None:
+        """`more` is TOML put behind the node's own settings."""
+        self.run_dir = node.base / "run"
+        self.config = node.base / f"{name}.toml"
+        self.config.write_text(configuration(node, self.run_dir) + more)
+        command = [str(paths.DAEMON), "serve"]
+        super().__init__(node, name, command, self.run_dir / "shim.sock", environment(self.config))
+        place()
+
+    @property
+    def ttrpc_socket(self) -> Path:
+        """The door for containerd's `start` path and the courier."""
+        return self.run_dir / "shim.ttrpc"
+
+
+def configuration(node: Node, run_dir: Path) -> str:
+    """The node's settings as TOML: top-level keys and the tables `log` and `containerd`."""
+    return f"""\
+run_dir = "{run_dir}"
+
+[log]
+level = "debug"
+format = "text"
+
+[containerd]
+address = "{node.base / "containerd.sock"}"
+"""
+
+
+def environment(config: Path) -> dict[str, str]:
+    """What makes the daemon, and a courier run by containerd, read `config`."""
+    return {"UNIKERNEL_SHIM_CONFIG": str(config), "PYTHONDONTWRITEBYTECODE": "", "PYTHONASYNCIODEBUG": ""}
+
+
+def place() -> None:
+    """Bring .venv/bin's two programs up to date with the checkout: a stale courier tests nothing."""
+    script = paths.ROOT / "contrib" / "install" / "place.sh"
+    subprocess.run([str(script), "--checkout", str(paths.ROOT), str(paths.BIN)], check=True)

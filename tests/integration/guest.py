@@ -1,0 +1,184 @@
+"""The guest the tests boot: Debian's cloud kernel with an initrd of busybox and an init of our own.
+
+The init configures eth0 from the kernel's command line (`ip=`, the kernel's own grammar, which this kernel was built
+without: Documentation/admin-guide/nfs/nfsroot.rst) and serves, on port 80, a page that only this boot of this guest
+could give. On request it does things from inside: the network must be tested both ways.
+
+    GET /                        the page: boot id, address, MAC, kernel, command line; `key: value` lines
+    GET /cgi-bin/fetch?ADDRESS   the guest fetches / of ADDRESS, port 80, and returns what it got
+    GET /cgi-bin/ping?ADDRESS    the guest pings ADDRESS, once
+    GET /cgi-bin/show            addresses, routes and neighbours as the guest sees them
+
+Words of the command line that it obeys: `harness.poweroff=SECONDS` powers off after so long (0: at once, with no
+network), `harness.crash` panics. What it prints on the console begins with `guest:`; `guest: ready` comes last.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tests.integration import paths
+
+#: In the order they must be loaded: the kernel is told, not asked, since there is no depmod in the guest.
+MODULES = (
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio_mmio",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+)
+#: For monitors that give the guest a PCI bus, and for block devices.
+MODULES_MORE = (
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+)
+
+READY = "guest: ready"
+
+_INIT = """\
+#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sysfs /sys
+$b mount -t devtmpfs dev /dev
+word() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; return;; esac; done; }
+cat_cmdline() { $b cat /proc/cmdline; }
+off() { echo "guest: powering off"; $b poweroff -f; $b reboot -f; }
+echo "guest: up"
+case " $(cat_cmdline) " in *" harness.crash "*) echo c > /proc/sysrq-trigger;; esac
+after=$(word harness.poweroff)
+[ "$after" = 0 ] && off
+for m in $($b cat /modules/order); do $b insmod /modules/$m.ko || echo "guest: no $m"; done
+$b ip link set lo up
+# client:server:gateway:netmask:hostname:device:autoconf
+ip=$(word ip)
+if [ -n "$ip" ] && [ -e /sys/class/net/eth0 ]; then
+    IFS=: read -r address server gateway mask host device rest <<END
+$ip
+END
+    $b ip link set eth0 up
+    $b ifconfig eth0 "$address" netmask "${mask:-255.255.255.0}"
+    [ -n "$gateway" ] && $b ip route add default via "$gateway"
+    [ -n "$host" ] && $b hostname "$host"
+fi
+[ -e /sys/class/net/eth0 ] || echo "guest: no eth0"
+{
+    echo "unikernel: yes"
+    echo "boot: $($b cat /proc/sys/kernel/random/boot_id)"
+    echo "address: ${address:-none}"
+    echo "mac: $($b cat /sys/class/net/eth0/address 2>/dev/null || echo none)"
+    echo "kernel: $($b cat /proc/version)"
+    echo "cmdline: $(cat_cmdline)"
+    echo "init: $0 $*"
+} > /www/index.html
+echo "guest: $($b grep boot: /www/index.html)"
+$b ip address show
+$b ip route show
+$b httpd -h /www -p 80
+echo "guest: ready"
+if [ -n "$after" ]; then $b sleep "$after"; off; fi
+while :; do $b sleep 3600; done
+"""
+
+_CGI = "#!/bin/busybox sh\nb=/bin/busybox\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n"
+# Not wget: a static busybox's needs name-service files even for an address.
+_FETCH = _CGI + "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | $b nc -w 5 \"$QUERY_STRING\" 80 2>&1 || echo failed\n"
+_PING = _CGI + '$b ping -c 1 -W 3 "$QUERY_STRING" 2>&1 && echo ok || echo failed\n'
+_SHOW = _CGI + "$b ip address show; $b ip route show; $b cat /proc/net/arp\n"
+
+
+def kernel() -> Path:
+    """The cloud kernel's bzImage."""
+    found = sorted(paths.cached("kernel", "boot").glob("vmlinuz-*"))
+    if not found:
+        raise paths.NotSetUp("there is no vmlinuz in the cache; run tests/setup/setup.sh kernel")
+    return found[-1]
+
+
+def _module(name: str) -> bytes:
+    (tree,) = paths.cached("kernel", "lib", "modules").iterdir()
+    path = tree / "kernel" / f"{name}.ko"
+    if not path.exists():
+        raise paths.NotSetUp(f"the kernel package has no {name}.ko")
+    return path.read_bytes()
+
+
+def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst) of (name, mode with type, data)."""
+    out = io.BytesIO()
+
+    def put(inode: int, name: str, mode: int, data: bytes) -> None:
+        encoded = name.encode() + b"\0"
+        links = 2 if stat.S_ISDIR(mode) else 1
+        fields = (inode, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
+        out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + encoded)
+        out.write(b"\0" * (-out.tell() % 4))
+        out.write(data + b"\0" * (-len(data) % 4))
+
+    number = 0
+    for number, (name, mode, data) in enumerate(entries, start=1):
+        put(number, name, mode, data)
+    put(number + 1, "TRAILER!!!", 0, b"")
+    return out.getvalue()
+
+
+def initrd(*, more_modules: bool = False, files: Mapping[str, bytes] | None = None) -> bytes:
+    """The guest's compressed initrd; `files` adds executable files by absolute path."""
+    names = MODULES + (MODULES_MORE if more_modules else ())
+    content = {
+        "init": _INIT.encode(),
+        "bin/busybox": Path(paths.program("busybox")).read_bytes(),
+        "www/cgi-bin/fetch": _FETCH.encode(),
+        "www/cgi-bin/ping": _PING.encode(),
+        "www/cgi-bin/show": _SHOW.encode(),
+        "modules/order": "\n".join(Path(name).name for name in names).encode(),
+        **{f"modules/{Path(name).name}.ko": _module(name) for name in names},
+        **{name.lstrip("/"): data for name, data in (files or {}).items()},
+    }
+    directories = {str(parent) for name in content for parent in Path(name).parents if str(parent) != "."}
+    entries = [(name, stat.S_IFDIR | 0o755, b"") for name in sorted(directories | {"proc", "sys", "dev", "tmp"})]
+    entries += [(name, stat.S_IFREG | 0o755, data) for name, data in content.items()]
+    entries.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox"))
+    # Little compression: the guest inflates it under emulation, and the time is the test's.
+    return gzip.compress(cpio(entries), compresslevel=1, mtime=0)
+
+
+def qemu(initrd_file: Path, tap: str, console: Path, words: str) -> list[str]:
+    """A command line that boots the guest by hand, on the named tap, with its console in a file.
+
+    microvm has no clock but the PIT to calibrate the TSC by, and under emulation that fails about every other time;
+    then the kernel waits for ever. So it is told the rate, which under TCG is the host's.
+    """
+    rate = next(
+        line.split()[-1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("cpu MHz")
+    )
+    words += f" tsc_early_khz={int(float(rate) * 1000)}"
+    return [
+        *(paths.program("qemu-system-x86_64"), "-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", "128"),
+        *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", f"file:{console}"),
+        *("-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no"),
+        *("-device", "virtio-net-device,netdev=n0,mac=02:00:00:00:00:99"),
+        *("-kernel", str(kernel()), "-initrd", str(initrd_file), "-append", words),
+    ]
+
+
+def wait_ready(console: Path, process: subprocess.Popen[bytes], *, within: float = 30.0) -> None:
+    """Wait for the guest to say that it is ready. Raises AssertionError with the console if it does not."""
+    deadline = time.monotonic() + within
+    while READY not in (text := console.read_text(errors="replace") if console.exists() else ""):
+        assert process.poll() is None and time.monotonic() < deadline, f"the guest is not ready:\n{text[-4000:]}"
+        time.sleep(0.05)
+
+
+def page(text: str) -> dict[str, str]:
+    """The page's `key: value` lines."""
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines()) if value}
