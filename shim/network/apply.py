@@ -58,6 +58,8 @@ async def undo(plan: Plan, namespace: Namespace) -> None:
     except asyncio.CancelledError:
         await _settled(work)
         raise
+    except OSError as error:  # the socket or the thread failed, not an operation
+        failures = [error]
     if failures:
         raise NetworkFault(
             "the pod's network could not be put back: " + "; ".join(_words(error) for error in failures),

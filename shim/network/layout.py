@@ -173,7 +173,10 @@ async def read(namespace: Namespace, interfaces: Iterable[str] = ("eth0",)) -> L
     except NetlinkError as error:
         raise NetworkFault(f"the namespace cannot be read: {error.strerror}", subject=str(namespace.path)) from error
     names = tuple(interfaces)
-    sysctls = await namespace.run(lambda: _read_settings(names))
+    try:
+        sysctls = await namespace.run(lambda: _read_settings(names))
+    except OSError as error:
+        raise NetworkFault(f"the namespace cannot be entered: {error.strerror}", subject=str(namespace.path)) from error
     return from_messages(links, addresses, routes, neighbours, sysctls)
 
 
@@ -187,8 +190,12 @@ def from_messages(
     """A layout from four dumps. Pure. Raises ValueError where a message is not what its type says."""
     return Layout(
         links=tuple(_link(message.body) for message in links),
-        addresses=tuple(_address(message.body) for message in addresses),
-        routes=tuple(_route(message.body) for message in routes),
+        addresses=tuple(_address(message.body) for message in addresses if _is_ip(message.body)),
+        routes=tuple(
+            route
+            for message in routes
+            if _is_ip(message.body) and not (route := _route(message.body)).flags & rt.RTM_F_CLONED
+        ),
         neighbours=tuple(
             neighbour for message in neighbours if (neighbour := parse_neighbour(message.body)) is not None
         ),
@@ -206,6 +213,11 @@ def _read_settings(names: tuple[str, ...]) -> dict[str, str]:
             except OSError:  # no such interface, or a kernel without IPv6: then there is nothing to keep either
                 continue
     return found
+
+
+def _is_ip(body: bytes) -> bool:
+    """Dumps of all families also bring MPLS and multicast routing, whose messages look alike."""
+    return body[0] in (Family.INET, Family.INET6)
 
 
 def _mac(value: bytes) -> str:

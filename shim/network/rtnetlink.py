@@ -234,5 +234,7 @@ ROUTE_TYPES = (
     "throw",
     "nat",
 )
+#: A cached copy of a route, such as one with a learned path MTU.
+RTM_F_CLONED = 0x200
 #: The next-hop flags that may be given; the others are the kernel's report (RTNH_F_PERVASIVE, RTNH_F_ONLINK).
 RTNH_SETTABLE = 0x2 | 0x4

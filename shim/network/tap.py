@@ -35,6 +35,7 @@ def create_tap(
 ) -> int:
     """Make a tap in the calling thread's network namespace, with that interface index, and return its descriptor.
 
+    It does not block, and as that belongs to the open file, neither does it for the monitor that inherits it.
     A persistent one outlives its descriptor, so that a monitor running as `owner`:`group` can attach to it by name.
     Raises OSError, EBUSY if the name or index is taken.
     """

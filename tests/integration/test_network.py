@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
@@ -102,6 +103,44 @@ async def test_guest_and_world_reach_each_other(site: Site) -> None:
         outcomes["peer that forgot the guest"] = await pings(site.peer, site.address)
         assert all(outcomes.values()), outcomes
         assert not layouts.pings(site.pod, site.router), "the pod's namespace itself must be silent"
+
+
+SERVE = """
+import socket, sys
+with socket.create_server((sys.argv[1], 8080)) as server:
+    print("ready", flush=True)
+    peer, _ = server.accept()
+    with peer:
+        while data := peer.recv(65536):
+            peer.sendall(data)
+"""
+ECHO = """
+import hashlib, os, socket, sys, threading
+data = os.urandom(1 << 20)
+with socket.create_connection((sys.argv[1], 8080), timeout=10) as peer:
+    threading.Thread(target=lambda: (peer.sendall(data), peer.shutdown(socket.SHUT_WR)), daemon=True).start()
+    back = b"".join(iter(lambda: peer.recv(65536), b""))
+sys.exit(hashlib.sha256(back).digest() != hashlib.sha256(data).digest())
+"""
+
+
+async def test_a_megabyte_there_and_back_byte_for_byte(site: Site) -> None:
+    """Segmentation and checksum offload of the veth must not leak into the tap, which has no header to say so."""
+    async with plumbed(site) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
+        for server, client, address in (
+            (guest, site.peer, site.address),
+            (site.peer, guest, site.peer_address),
+        ):
+            process = await asyncio.create_subprocess_exec(
+                "ip", "netns", "exec", server, sys.executable, "-c", SERVE, address, stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"ready\n"
+            done = await asyncio.to_thread(layouts.inside, client, sys.executable, "-c", ECHO, address)
+            if process.returncode is None and done.returncode:
+                process.kill()
+            assert done.returncode == 0, done.stderr
+            assert await process.wait() == 0
 
 
 @pytest.mark.parametrize("address", ["10.244.7.191", "10.244.7.0", "10.244.6.255"])

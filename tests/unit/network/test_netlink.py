@@ -82,7 +82,11 @@ def test_layout_from_messages() -> None:
     def one(body: bytes) -> list[Message]:
         return [Message(16, 0, 1, body)]
 
-    found: Layout = from_messages(one(link), one(address), one(route), one(entry) + one(forwarding))
+    label = rt.ROUTE.pack(28, 20, 0, 0, 254, 3, 0, 1, 0) + rt.attribute(rt.Rta.DST, bytes(4))  # AF_MPLS
+    cached = rt.ROUTE.pack(2, 32, 0, 0, 254, 3, 0, 1, rt.RTM_F_CLONED) + rt.attribute(rt.Rta.DST, bytes(4))
+    routes = one(route) + one(label) + one(cached)
+    found: Layout = from_messages(one(link), one(address), routes, one(entry) + one(forwarding))
+    assert len(found.routes) == 1
     eth0 = found.link("eth0")
     assert eth0 is not None and (eth0.kind, eth0.mtu, eth0.mac) == ("veth", 1450, "02:00:5e:10:00:02")
     assert str(found.addresses[0]) == "10.0.0.2 peer 10.0.0.1/32" and found.addresses[0].raw == address
