@@ -52,3 +52,17 @@ def start_time(pid: int) -> int:
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, "no such process", str(pid)) from None
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def handles(pid: int, signum: int) -> bool:
+    """Whether the process has a handler for a signal or ignores it (SigCgt and SigIgn in /proc/PID/status, proc(5)).
+
+    Raises ProcessLookupError.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(errno.ESRCH, "no such process", str(pid)) from None
+    masks = {name: value for name, _, value in (line.partition(":") for line in status.splitlines())}
+    bit = 1 << (signum - 1)
+    return any(int(masks.get(name, "0"), 16) & bit for name in ("SigCgt", "SigIgn"))

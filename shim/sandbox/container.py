@@ -41,6 +41,12 @@ from shim.sandbox.teardown import dismantle, restore_network
 
 _log = log.get(__name__)
 
+# Signals whose default action ends a process (signal(7)); the rest stop it, continue it, or are ignored.
+_FATAL = frozenset(
+    set(range(1, signal.SIGRTMAX + 1))
+    - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+    - {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
+)
 _DRAIN = 10.0  # seconds a terminal's output may take to be relayed after the exit (containerd's runc shim)
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
@@ -56,6 +62,7 @@ class Container:
         self.execs: dict[str, Process] = {}
         self.stderr: Overheard | None = None
         self._exec_specs: dict[str, bytes] = {}
+        self._killed_by = 0
         self._spec = spec
         self._settle = settle
         self._lock = asyncio.Lock()
@@ -106,6 +113,16 @@ class Container:
             await self._handle_init_exit(ended)
 
     async def _handle_init_exit(self, ended: Exit) -> None:
+        if self._killed_by and ended.status == 128 + signal.SIGKILL:
+            ended = Exit(128 + self._killed_by, ended.at)
+        await self._tidy_up()
+        self.record.exit = ended
+        self._journal()
+        self.init.end(ended)
+        _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
+        self.node.announce(Exited(**self._common(), process=self.id, pid=self.init.pid, exit=ended))
+
+    async def _tidy_up(self) -> None:
         """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
         and every other process's exit must be announced first."""
         if namespace_path(self._spec, "pid") != "":
@@ -119,11 +136,6 @@ class Container:
         running = [process.wait() for process in self.execs.values() if process.status is Status.RUNNING]
         if running:
             await asyncio.wait([asyncio.ensure_future(wait) for wait in running], timeout=_EXECS_END)
-        self.record.exit = ended
-        self._journal()
-        self.init.end(ended)
-        _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
-        self.node.announce(Exited(**self._common(), process=self.id, pid=self.init.pid, exit=ended))
 
     def _journal(self) -> None:
         try:
@@ -246,9 +258,21 @@ class Container:
             with _gone_is_not_found(self.id):
                 descriptor = pidfd.open_pidfd(self.init.pid)
                 try:
-                    pidfd.send(descriptor, signum)
+                    pidfd.send(descriptor, self._effective(signum))
                 finally:
                     os.close(descriptor)
+
+    def _effective(self, signum: int) -> int:
+        """The signal that has the effect `signum` has on any process.
+
+        A monitor is the first process of its pid namespace, and the kernel drops a signal for such a one that it
+        has no handler for (pid_namespaces(7)); a Solo5 tender has none. It dies as it would elsewhere, and the exit
+        is told as that signal's.
+        """
+        if not self.record.unikernel or signum not in _FATAL or pidfd.handles(self.init.pid, signum):
+            return signum
+        self._killed_by = signum
+        return signal.SIGKILL
 
     def pids(self) -> list[int]:
         """Every process in the container, as its cgroup lists them. Raises NotFound once it has finished."""
