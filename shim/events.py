@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,14 +12,22 @@ from typing import Final, Protocol
 import msgspec
 
 from shim import log
-from shim.errors import Code, ShimError
+from shim.errors import Code, ShimError, WrongState
 
 _log = log.get(__name__)
 
-_QUEUE = 16384  # events kept for one containerd that is away; beyond that the oldest are dropped and counted
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between attempts
-# Codes that say "later"; any other answer would be the same the next time.
-_LATER = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED)
+CAPACITY: Final = 16384  # events kept for one containerd that is away; beyond that the oldest are dropped and counted
+# It is away, or stopping: the same event is good when it is back.
+_AWAY = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED)
+# The event itself is refused, and would be the next time.
+_MALFORMED = (
+    Code.INVALID_ARGUMENT,
+    Code.FAILED_PRECONDITION,
+    Code.OUT_OF_RANGE,
+    Code.UNIMPLEMENTED,
+    Code.RESOURCE_EXHAUSTED,  # larger than a message may be
+)
+_ATTEMPTS = 5  # for any other failure, as containerd's own shim publisher allows
 
 
 class Topic:
@@ -33,6 +42,7 @@ class Topic:
     EXEC_STARTED: Final = "/tasks/exec-started"
     PAUSED: Final = "/tasks/paused"
     RESUMED: Final = "/tasks/resumed"
+    CHECKPOINTED: Final = "/tasks/checkpointed"
 
 
 def _now() -> int:
@@ -61,21 +71,31 @@ class Sender(Protocol):
         ...
 
 
+class Pauses(msgspec.Struct, frozen=True):
+    """Seconds between attempts: the first pause, which doubles up to the longest."""
+
+    first: float = 0.05
+    longest: float = 5.0
+
+
 class _Lane:
     """The queue to one destination and the task that empties it."""
 
-    def __init__(self, destination: str, sender: Sender) -> None:
+    def __init__(self, destination: str, sender: Sender, capacity: int, pauses: Pauses) -> None:
         self._destination = destination
         self._sender = sender
+        self._capacity = capacity
+        self._pauses = pauses
         self._queue: deque[Event] = deque()
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self.dropped = 0
-        self._task = asyncio.ensure_future(self._forward())
+        # In a context of its own: the ids that the first caller's log lines are bound to are not the lane's.
+        self._task = asyncio.get_running_loop().create_task(self._forward(), context=contextvars.Context())
 
     def put(self, event: Event) -> None:
-        if len(self._queue) >= _QUEUE:
+        if len(self._queue) >= self._capacity:
             self._queue.popleft()
             self.dropped += 1
         self._queue.append(event)
@@ -83,21 +103,11 @@ class _Lane:
         self._arrived.set()
 
     async def _forward(self) -> None:
-        pause = _FIRST_PAUSE
         while True:
             await self._arrived.wait()
             event = self._queue[0]
-            try:
-                await self._sender.send(event)
-            except ShimError as error:
-                if error.code in _LATER:
-                    _log.debug("event delayed", topic=event.topic, destination=self._destination, error=str(error))
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                    continue
+            if not await self._deliver(event):
                 self.dropped += 1
-                _log.error("event refused", topic=event.topic, destination=self._destination, error=str(error))
-            pause = _FIRST_PAUSE
             # By identity: a full queue may have dropped it meanwhile.
             if self._queue and self._queue[0] is event:
                 self._queue.popleft()
@@ -105,37 +115,88 @@ class _Lane:
                 self._arrived.clear()
                 self._empty.set()
 
-    async def close(self, grace: float) -> None:
+    async def _deliver(self, event: Event) -> bool:
+        """Send one event until it is taken; False when it is given up."""
+        pause, attempts = self._pauses.first, 0
+        while True:
+            try:
+                await self._sender.send(event)
+            except Exception as error:
+                # Whatever it is, the events behind this one must still go out.
+                code = error.code if isinstance(error, ShimError) else Code.INTERNAL
+                attempts += code not in _AWAY
+                if code in _MALFORMED or attempts >= _ATTEMPTS:
+                    _log.error("event refused", topic=event.topic, destination=self._destination, error=str(error))
+                    return False
+                _log.debug("event delayed", topic=event.topic, destination=self._destination, error=str(error))
+            else:
+                return True
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._pauses.longest)
+            if not self._queue or self._queue[0] is not event:
+                # Too old: the full queue dropped it, and counted it, to make room.
+                return True
+
+    async def flush(self, timeout: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(timeout):
                 await self._empty.wait()
         except TimeoutError:
             _log.warning("events not delivered", destination=self._destination, count=len(self._queue))
+        return not self._queue
+
+    async def close(self, grace: float) -> None:
+        await self.flush(grace)
+        self.dropped += len(self._queue)
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self._sender.close()
+        try:
+            await self._sender.close()
+        except Exception as error:
+            _log.warning("sender not closed", destination=self._destination, error=str(error))
 
 
 class Publisher:
     """One ordered, bounded queue per destination."""
 
-    def __init__(self, connect: Callable[[str], Sender]) -> None:
-        """`connect` makes the sender for an address; it does not block."""
+    def __init__(
+        self, connect: Callable[[str], Sender], *, capacity: int = CAPACITY, pauses: Pauses | None = None
+    ) -> None:
+        """`connect` makes the sender for an address; it does not block. `capacity` is in events per destination."""
         self._connect = connect
+        self._capacity = capacity
+        self._pauses = pauses or Pauses()
         self._lanes: dict[str, _Lane] = {}
+        self._homeless = 0
+        self._closed = False
 
     def publish(self, destination: str, event: Event) -> None:
-        """Queue an event; neither blocks nor raises."""
+        """Queue an event, on the running loop; neither blocks nor raises."""
+        try:
+            self._lane(destination).put(event)
+        except Exception as error:
+            self._homeless += 1
+            _log.error("event lost", topic=event.topic, destination=destination, error=str(error))
+
+    def _lane(self, destination: str) -> _Lane:
+        if self._closed:
+            raise WrongState("the publisher is closed")
         if destination not in self._lanes:
-            self._lanes[destination] = _Lane(destination, self._connect(destination))
-        self._lanes[destination].put(event)
+            sender = self._connect(destination)
+            self._lanes[destination] = _Lane(destination, sender, self._capacity, self._pauses)
+        return self._lanes[destination]
 
     @property
     def dropped(self) -> int:
         """Events that were given up, since the start."""
-        return sum(lane.dropped for lane in self._lanes.values())
+        return self._homeless + sum(lane.dropped for lane in self._lanes.values())
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait `timeout` seconds for what is queued to be delivered; whether it was."""
+        return all(await asyncio.gather(*(lane.flush(timeout) for lane in self._lanes.values())))
 
     async def close(self, grace: float) -> None:
-        """Deliver what can be delivered within `grace` seconds, and stop."""
-        await asyncio.gather(*(lane.close(grace) for lane in self._lanes.values()))
-        self._lanes.clear()
+        """Deliver what can be delivered within `grace` seconds, count the rest as dropped, and stop."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.gather(*(lane.close(grace) for lane in self._lanes.values()))

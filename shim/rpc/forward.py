@@ -8,8 +8,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from shim.errors import Unreachable
 from shim.events import Event, Sender
+from shim.rpc.status import inward
 from shim.rpc.ttrpc_client import TtrpcClient
 from shim.wire import (
     services_events_ttrpc_v1_pb2,
@@ -65,7 +65,7 @@ class GrpcSender:
         self._channel = _channel(address)
 
     async def send(self, event: Event) -> None:
-        """Forward one event. Raises Unreachable while containerd is away."""
+        """Forward one event. Raises Unreachable while containerd is away, and what it answers."""
         await _unary(
             self._channel,
             self._address,
@@ -85,17 +85,22 @@ def sender(address: str) -> Sender:
 
 
 async def ask_version(address: str) -> str:
-    """The version text of the containerd at a gRPC address. Raises Unreachable."""
+    """The version text of the containerd at a gRPC address. Raises Unreachable, and what it answers."""
     async with _channel(address) as channel:
         answer = await _unary(channel, address, "/containerd.services.version.v1.Version/Version", Empty(), ())
     return services_version_v1_pb2.VersionResponse.FromString(answer).version
 
 
 def _channel(address: str) -> grpc.aio.Channel:
-    # Each its own: gRPC would share a connection, and with it the back-off after containerd was away.
-    return grpc.aio.insecure_channel(
-        f"unix:{address.removeprefix('unix://')}", options=[("grpc.use_local_subchannel_pool", 1)]
-    )
+    # Each its own: gRPC would share a connection, and with it the back-off after containerd was away. That back-off
+    # would grow to two minutes, and our own attempts meanwhile fail without a look at the socket.
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+    return grpc.aio.insecure_channel(f"unix:{address.removeprefix('unix://')}", options=options)
 
 
 async def _unary(
@@ -111,4 +116,4 @@ async def _unary(
     try:
         return await call(request, timeout=_TIMEOUT, metadata=metadata)
     except grpc.aio.AioRpcError as error:
-        raise Unreachable(f"containerd does not answer: {error.details()}", subject=address) from error
+        raise inward(error.code().value[0], f"{address}: {error.details()}") from error

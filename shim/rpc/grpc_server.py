@@ -1,15 +1,19 @@
-"""The gRPC door: the Sandbox Controller plugin, Task v3, health and reflection."""
+"""The gRPC door: the Sandbox Controller plugin, Task v3, health and reflection.
+
+gRPC neither takes a socket that listens already nor shows who is at the other end. So who may connect is decided by the
+socket's mode alone, which `unix.claim` sets before anybody can find it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -37,12 +41,10 @@ class GrpcServer:
         self._running = Running()
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None
-        self._path: Path | None = None
+        self._socket: tuple[Path, int] | None = None  # path and inode
 
     async def start(self, path: Path) -> None:
-        """Listen at `path`, which is inside a directory of mode 0700: gRPC binds the socket itself, and until its mode
-        is set that directory is what keeps others out. Raises NodeFault when another service answers there."""
-        unix.clear(path)
+        """Listen at `path`. Raises NodeFault when another service answers there, InvalidRequest when it is too long."""
         server = grpc.aio.server(options=_OPTIONS)
         for service in self._services:
             handlers = {name: self._handler(service, method) for name, method in service.methods.items()}
@@ -51,38 +53,38 @@ class GrpcServer:
         names = [service.name for service in self._services]
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-        try:
-            server.add_insecure_port(f"unix:{path}")
-        except RuntimeError as error:
-            raise NodeFault(f"the socket cannot be made: {error}", subject=str(path)) from error
+        with unix.claim(path) as draft:
+            # gRPC binds, and listens, here; at its end it unlinks this name, and so never a successor's socket.
+            try:
+                server.add_insecure_port(f"unix:{draft}")
+            except RuntimeError as error:
+                raise NodeFault("gRPC cannot bind the socket", subject=os.fspath(path)) from error
+        self._server, self._socket = server, (path, path.lstat().st_ino)  # noqa: ASYNC240 - neither blocks nor walks
         await server.start()
-        await asyncio.to_thread(path.chmod, 0o600)
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._server, self._path = server, path
 
     async def stop(self, grace: float) -> None:
-        """Say that we stop serving, let what is under way finish within `grace` seconds, and close."""
-        if self._server is None or self._path is None:
+        """Say that we stop serving, let what is under way finish within `grace` seconds, and close. Harmless before
+        `start`. Cancellable calls end at once: their callers are told UNAVAILABLE."""
+        if self._server is None or self._socket is None:
             return
         await self._health.enter_graceful_shutdown()
-        await self._running.drain(grace)
-        await self._server.stop(grace)
-        self._path.unlink(missing_ok=True)
-        self._server = None
+        unix.release(*self._socket)
+        await asyncio.gather(self._server.stop(grace), self._running.drain(grace))
+        self._server = self._socket = None
 
     def _handler(self, service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
             self._behaviour(f"{service.name}/{method.name}", method),
-            request_deserializer=method.request.FromString,
-            response_serializer=lambda answer: answer.SerializeToString(),
         )
 
     def _behaviour(
         self, name: str, method: Method
-    ) -> Callable[[Message, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-        async def behave(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+    ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+        # Bytes in and out: gRPC itself answers INTERNAL to a request that cannot be decoded, and prints a trace.
+        async def behave(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             left = context.time_remaining()
             call = Call(
                 namespace=metadata.get(_NAMESPACE, ""),
@@ -92,7 +94,8 @@ class GrpcServer:
                 metadata=metadata,
             )
             try:
-                return await self._running.call(method, request, call)
+                message = method.request.FromString(request)
+                return (await self._running.call(method, message, call)).SerializeToString()
             except Exception as error:
                 code, text = outward(error, name)
             return await context.abort(_CODES[Code(code)], text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -13,18 +14,24 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from shim.errors import Bug
+from shim.errors import Bug, Unreachable
+from shim.rpc.status import outward
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler may know of the call it answers. `deadline` is on the monotonic clock, None for no limit."""
+    """What a handler may know of the call it answers.
+
+    `deadline` is in seconds on the monotonic clock, None for no limit; `peer_pid` is the caller's process where the
+    transport knows it (ttrpc), else None.
+    """
 
     namespace: str
     method: str
     transport: Literal["grpc", "ttrpc"]
     deadline: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    peer_pid: int | None = None
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
@@ -40,6 +47,7 @@ class Method:
 
     name: str
     request: type[Message]
+    response: type[Message]
     handler: Handler
     cancellable: bool = False
 
@@ -55,47 +63,96 @@ class Service:
 def from_descriptor(descriptor: ServiceDescriptor, handlers: object, cancellable: Collection[str] = ()) -> Service:
     """A service whose methods are `handlers`' coroutine methods of the same names in snake case.
 
-    Raises Bug where one is missing: an unanswered method is found at start-up, not by a caller.
+    `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off. Streaming methods
+    are left out: both doors answer them UNIMPLEMENTED.
+
+    Raises Bug where a handler is missing or no coroutine function, or `cancellable` has a name that the service has
+    not: what cannot be answered is found at start-up, not by a caller.
     """
+    strangers = set(cancellable) - {method.name for method in descriptor.methods}
+    if strangers:
+        raise Bug(f"no methods {', '.join(sorted(strangers))} to cancel", subject=descriptor.full_name)
     methods: dict[str, Method] = {}
     for method in descriptor.methods:
+        if method.client_streaming or method.server_streaming:
+            continue
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.name).lower()
         handler = getattr(handlers, name, None)
         if handler is None:
             raise Bug(f"no handler {name} for {method.full_name}", subject=type(handlers).__name__)
-        request = message_factory.GetMessageClass(method.input_type)
-        methods[method.name] = Method(method.name, request, handler, method.name in cancellable)
+        if not inspect.iscoroutinefunction(handler):
+            raise Bug(f"handler {name} is no coroutine function", subject=type(handlers).__name__)
+        methods[method.name] = Method(
+            name=method.name,
+            request=message_factory.GetMessageClass(method.input_type),
+            response=message_factory.GetMessageClass(method.output_type),
+            handler=handler,
+            cancellable=method.name in cancellable,
+        )
     return Service(descriptor.full_name, methods)
 
 
 class Running:
-    """The handlers under way, so that those that must not be cut off are waited for at the end."""
+    """The handlers under way, so that those that must not be cut off are waited for at the end.
+
+    A caller that goes away, or whose deadline passes, loses its answer and nothing else: a Create that was cut off half
+    way would leave a tap, a mount and a process behind that nobody asked to have deleted. Only a `cancellable` handler,
+    which changes nothing, ends with its caller.
+    """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Message]] = set()
+        self._tasks: dict[asyncio.Task[Message], Method] = {}
 
     async def call(self, method: Method, request: Message, call: Call) -> Message:
-        """Run a handler until its deadline. Raises TimeoutError when it passes, and what the handler raises."""
+        """Run a handler until its deadline.
+
+        Raises TimeoutError when that passes (or has passed: then nothing is started), Unreachable when the handler was
+        cut off by `drain`, Bug when it answers with another message than its method's, and what the handler raises.
+        """
+        left = None if call.deadline is None else call.deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
         task = asyncio.ensure_future(method.handler(request, call))
         assert isinstance(task, asyncio.Task)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
-        async with asyncio.timeout(left):
-            return await (task if method.cancellable else asyncio.shield(task))
-
-    def _forget(self, task: asyncio.Task[Message]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Marks a failure as seen whose caller has gone away.
-            task.exception()
+        self._tasks[task] = method
+        task.add_done_callback(self._tasks.pop)
+        try:
+            async with asyncio.timeout(left):
+                answer = await (task if method.cancellable else asyncio.shield(task))
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):
+                # Not the caller was cancelled but the handler: the caller must not wait for ever.
+                raise Unreachable("the call was cut off", remedy="the service is stopping: try again") from None
+            _abandon(task, call)
+            raise
+        except TimeoutError:
+            _abandon(task, call)
+            raise
+        if not isinstance(answer, method.response):
+            raise Bug(f"answered with {type(answer).__name__}, not {method.response.__name__}", subject=call.method)
+        return answer
 
     async def drain(self, grace: float) -> None:
-        """Wait `grace` seconds for what is under way, then cancel it."""
-        if not self._tasks:
-            return
-        _, left = await asyncio.wait(set(self._tasks), timeout=grace)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1.0)
+        """Cancel what may be cancelled, wait `grace` seconds for the rest, then cancel that too."""
+        for task, method in list(self._tasks.items()):
+            if method.cancellable:
+                task.cancel()
+        for seconds in (grace, 1.0):
+            if not self._tasks:
+                return
+            _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
+            for task in left:
+                task.cancel()
+
+
+def _abandon(task: asyncio.Task[Message], call: Call) -> None:
+    """Nobody waits for `task` any more: a failure of it is logged where it would have been answered."""
+
+    def tell(done: asyncio.Task[Message]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, Exception):
+            outward(error, call.method)
+
+    if not task.done():
+        task.add_done_callback(tell)

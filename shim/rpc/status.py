@@ -9,6 +9,10 @@ from shim.errors import Code, ShimError
 
 _log = log.get(__name__)
 
+# Bytes of an error's text. It travels in an HTTP/2 trailer, percent-encoded to at most three times that, and gRPC
+# refuses trailers over 8 KiB (GRPC_ARG_MAX_METADATA_SIZE's default).
+_TEXT_LIMIT = 2048
+
 _BY_CODE: dict[Code, type[ShimError]] = {
     Code.INVALID_ARGUMENT: errors.InvalidRequest,
     Code.NOT_FOUND: errors.NotFound,
@@ -26,8 +30,13 @@ def outward(error: Exception, method: str) -> tuple[Code, str]:
     """Code and text that a caller of `method` is told.
 
     A user's mistake is one log line; what we did not raise on purpose is logged with its trace, which the caller does
-    not see.
+    not see: it gets the first line. Texts are cut at 2 KiB.
     """
+    code, text = _outward(error, method)
+    return code, text.encode(errors="replace")[:_TEXT_LIMIT].decode(errors="ignore")
+
+
+def _outward(error: Exception, method: str) -> tuple[Code, str]:
     if isinstance(error, ShimError):
         _log.info("refused", method=method, code=error.code.name, fault=error.fault.value, error=str(error))
         return error.code, str(error)
@@ -37,11 +46,12 @@ def outward(error: Exception, method: str) -> tuple[Code, str]:
     if isinstance(error, DecodeError):
         return Code.INVALID_ARGUMENT, f"the request of {method} cannot be decoded"
     _log.error("unexpected", method=method, exc_info=error)
-    return Code.INTERNAL, f"unexpected {type(error).__name__}: {error}"
+    first = str(error).strip().partition("\n")[0]
+    return Code.INTERNAL, f"unexpected {type(error).__name__}" + (f": {first}" if first else "")
 
 
 def inward(code: int, text: str) -> ShimError:
-    """The error for a peer's status."""
+    """The error for a peer's status: the class for its code, Unexpected for codes that have none."""
     try:
         known = Code(code)
     except ValueError:

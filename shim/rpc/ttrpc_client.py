@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from shim.errors import TimedOut, Unreachable
+from shim.errors import Exhausted, TimedOut, Unexpected, Unreachable
 from shim.rpc.status import inward
-from shim.rpc.ttrpc_codec import Decoder, Frame, Type, encode
+from shim.rpc.ttrpc_codec import LIMIT, Decoder, Frame, Type, encode
 from shim.wire import ttrpc_pb2
 
 Answer = TypeVar("Answer", bound=Message)
-_NAMESPACE = "containerd-namespace-ttrpc"
+_NAMESPACE = "containerd-namespace-ttrpc"  # containerd, pkg/namespaces/ttrpc.go
+_LAST_STREAM = 2**32 - 1  # stream ids have 32 bits
 
 
 class TtrpcClient(asyncio.Protocol):
@@ -33,7 +34,7 @@ class TtrpcClient(asyncio.Protocol):
         try:
             _, client = await asyncio.get_running_loop().create_unix_connection(cls, path)
         except OSError as error:
-            raise Unreachable(f"nobody answers: {error.strerror}", subject=path) from error
+            raise Unreachable(f"nobody answers: {error.strerror or error}", subject=path) from error
         return client
 
     @property
@@ -42,8 +43,8 @@ class TtrpcClient(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -54,8 +55,12 @@ class TtrpcClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
-            future = self._waiting.pop(frame.stream, None)
-            if future is not None and not future.done():
+            future = self._waiting.pop(frame.stream, None) if frame.type == Type.RESPONSE else None
+            if future is None or future.done():
+                continue
+            if frame.oversize:
+                future.set_exception(Exhausted(f"the answer of {frame.oversize} bytes exceeds the limit of {LIMIT}"))
+            else:
                 future.set_result(frame.payload)
 
     async def call(
@@ -69,7 +74,11 @@ class TtrpcClient(asyncio.Protocol):
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call a method. Raises the error for the peer's status, Unreachable, or TimedOut."""
+        """Call a method; `timeout` is in seconds, None for none.
+
+        Raises the error for the peer's status (`status.inward`), Unreachable when the connection is gone, TimedOut,
+        Exhausted for a request or an answer that is too large, Unexpected for an answer that cannot be decoded.
+        """
         if self._transport is None or self._transport.is_closing():
             raise Unreachable("the connection is closed")
         pairs = {**(metadata or {}), **({_NAMESPACE: namespace} if namespace else {})}
@@ -79,10 +88,15 @@ class TtrpcClient(asyncio.Protocol):
             payload=request.SerializeToString(),
             timeout_nano=int(timeout * 1e9) if timeout else 0,
             metadata=[ttrpc_pb2.KeyValue(key=key, value=value) for key, value in pairs.items()],
-        )
+        ).SerializeToString()
+        if len(message) > LIMIT:
+            raise Exhausted(f"the request of {len(message)} bytes exceeds the limit of {LIMIT}", subject=method)
+        if self._stream > _LAST_STREAM:
+            self._transport.close()
+            raise Unreachable("the connection has no stream ids left")
         stream, self._stream = self._stream, self._stream + 2
         future = self._waiting[stream] = asyncio.get_running_loop().create_future()
-        self._transport.write(encode(Frame(stream, Type.REQUEST, message.SerializeToString())))
+        self._transport.write(encode(Frame(stream, Type.REQUEST, message)))
         try:
             async with asyncio.timeout(timeout):
                 payload = await future
@@ -90,10 +104,13 @@ class TtrpcClient(asyncio.Protocol):
             raise TimedOut(f"no answer within {timeout:g} s", subject=f"{service}/{method}") from None
         finally:
             self._waiting.pop(stream, None)
-        response = ttrpc_pb2.Response.FromString(payload)
-        if response.status.code:
-            raise inward(response.status.code, response.status.message)
-        return answer.FromString(response.payload)
+        try:
+            response = ttrpc_pb2.Response.FromString(payload)
+            if response.status.code:
+                raise inward(response.status.code, response.status.message)
+            return answer.FromString(response.payload)
+        except DecodeError as error:
+            raise Unexpected("the answer cannot be decoded", subject=f"{service}/{method}") from error
 
     def close(self) -> None:
         """Close the connection; calls under way fail with Unreachable."""

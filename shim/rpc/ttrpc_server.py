@@ -1,4 +1,8 @@
-"""The ttrpc door: what containerd's `start` path and the courier speak."""
+"""The ttrpc door: what containerd's `start` path and the courier speak.
+
+Where the peer breaks the framing's rules (a stream id that is even or not larger than the last, a frame that a client
+does not send) the connection is closed. Everything else has an answer: too large a message is skipped and refused.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,16 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from shim import log
 from shim.errors import Code
 from shim.rpc import unix
-from shim.rpc.service import Call, Method, Running, Service
+from shim.rpc.service import Call, Running, Service
 from shim.rpc.status import outward
-from shim.rpc.ttrpc_codec import LIMIT, Decoder, Frame, Type, encode
+from shim.rpc.ttrpc_codec import LIMIT, Decoder, Flag, Frame, Type, encode
 from shim.wire import rpc_status_pb2, ttrpc_pb2
 
 _log = log.get(__name__)
@@ -32,27 +37,39 @@ class TtrpcServer:
         self.services = {service.name: service for service in services}
         self.running = Running()
         self.connections: set[_Connection] = set()
+        self.stopping = False
         self._server: asyncio.Server | None = None
-        self._path: Path | None = None
+        self._socket: tuple[Path, int] | None = None  # path and inode of one that we made
 
-    async def start(self, path: Path) -> None:
-        """Listen at `path`. Raises NodeFault when another service answers there."""
-        listening = unix.listen(path)
-        self._path = path
+    async def start(self, where: Path | socket.socket) -> None:
+        """Listen at a path, or on a socket that listens already (systemd's, say) and is not ours to remove.
+
+        Raises NodeFault when another service answers there, InvalidRequest when the path is too long.
+        """
+        if isinstance(where, Path):
+            listening = unix.listen(where)
+            self._socket = where, where.lstat().st_ino  # noqa: ASYNC240 - neither blocks nor walks
+        else:
+            listening = where
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Connection(self), sock=listening)
 
     async def stop(self, grace: float) -> None:
-        """Stop accepting, let what is under way finish within `grace` seconds, and close. Harmless before `start`."""
-        if self._server is None or self._path is None:
+        """Stop accepting, let what is under way finish within `grace` seconds, and close. Harmless before `start`.
+
+        Cancellable calls end at once: their callers are told UNAVAILABLE.
+        """
+        if self._server is None:
             return
+        self.stopping = True
         self._server.close()
-        self._path.unlink(missing_ok=True)
+        if self._socket is not None:
+            unix.release(*self._socket)
         for connection in list(self.connections):
-            connection.cancel_waiters()
+            connection.hush()
         await self.running.drain(grace)
         for connection in list(self.connections):
-            connection.close()
-        self._server = None
+            await connection.finish()
+        self._server = self._socket = None
 
 
 class _Connection(asyncio.Protocol):
@@ -64,16 +81,20 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._last_stream = 0
+        self._peer_pid: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        peer: socket.socket | None = transport.get_extra_info("socket")
-        if peer is None or unix.peer_uid(peer) not in (0, os.geteuid()):
-            _log.warning("a peer that is not root was turned away")
-            transport.abort()
+        # uvloop's transports are no subclasses of asyncio's.
+        stream = cast(asyncio.Transport, transport)
+        pid, uid = unix.peer(stream.get_extra_info("socket"))
+        if self._server.stopping or uid not in (0, os.geteuid()):
+            if not self._server.stopping:
+                _log.warning("a peer that is not root was turned away", peer_uid=uid, peer_pid=pid)
+            stream.abort()
             return
-        transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        self._transport = transport
+        self._peer_pid = pid
+        stream.set_write_buffer_limits(high=_WRITE_HIGH)
+        self._transport = stream
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,13 +109,19 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._server.stopping:
             self._transport.resume_reading()
 
-    def cancel_waiters(self) -> None:
+    def hush(self) -> None:
         """Take no more requests; the answers of those under way still go out."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+
+    async def finish(self) -> None:
+        """Write the answers of handlers that are done, and close."""
+        if self._calls:
+            await asyncio.wait(set(self._calls), timeout=1.0)
+        self.close()
 
     def close(self) -> None:
         """Close once what was written is sent."""
@@ -102,6 +129,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            # Turned away, and what it sent was already under way: it must not be acted on.
+            return
         for frame in self._decoder.feed(data):
             if not self._accept(frame):
                 return
@@ -120,6 +150,9 @@ class _Connection(asyncio.Protocol):
             text = f"message of {frame.oversize} bytes exceeds the limit of {LIMIT}"
             self._refuse(frame.stream, Code.RESOURCE_EXHAUSTED, text)
             return True
+        if frame.flags & Flag.REMOTE_OPEN:
+            self._refuse(frame.stream, Code.UNIMPLEMENTED, "no method here takes a stream")
+            return True
         task = asyncio.ensure_future(self._answer(frame))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -130,9 +163,13 @@ class _Connection(asyncio.Protocol):
         try:
             request = ttrpc_pb2.Request.FromString(frame.payload)
             name = f"{request.service}/{request.method}"
-            method = self._method(request.service, request.method)
+            service = self._server.services.get(request.service)
+            if service is None:
+                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"service {request.service}")
+                return
+            method = service.methods.get(request.method)
             if method is None:
-                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"unknown method {name}")
+                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} of {request.service}")
                 return
             metadata = {pair.key: pair.value for pair in request.metadata}
             call = Call(
@@ -141,18 +178,13 @@ class _Connection(asyncio.Protocol):
                 transport="ttrpc",
                 deadline=time.monotonic() + request.timeout_nano / 1e9 if request.timeout_nano else None,
                 metadata=metadata,
+                peer_pid=self._peer_pid,
             )
             message = method.request.FromString(request.payload)
             answer = await self._server.running.call(method, message, call)
             self._reply(frame.stream, answer)
-        except DecodeError as error:
-            self._refuse(frame.stream, *outward(error, name))
         except Exception as error:
             self._refuse(frame.stream, *outward(error, name))
-
-    def _method(self, service: str, method: str) -> Method | None:
-        found = self._server.services.get(service)
-        return found.methods.get(method) if found else None
 
     def _reply(self, stream: int, answer: Message) -> None:
         payload = ttrpc_pb2.Response(payload=answer.SerializeToString()).SerializeToString()

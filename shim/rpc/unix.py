@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import socket
+import stat
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from shim.errors import InvalidRequest, NodeFault
 
 _PATH_LIMIT = 107  # bytes: sun_path less its terminating NUL (unix(7))
 _UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
+_DRAFT = "s"  # a socket's name until it is moved into place
+_drafts = itertools.count()
 
 
 def check_path(path: Path) -> None:
@@ -25,18 +32,26 @@ def check_path(path: Path) -> None:
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody listens at `path`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    """Whether somebody listens at `path`. Raises OSError where that cannot be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(os.fspath(path))
+        except BlockingIOError:
+            # A full backlog (unix(7), EAGAIN): somebody listens, who is slow to accept.
+            return True
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         return True
 
 
-def clear(path: Path) -> None:
-    """Make room for a socket at `path`: a dead one is removed. Raises NodeFault when a live service has it."""
-    check_path(path)
+def _clear(path: Path) -> None:
+    """Remove a dead socket at `path`. Raises NodeFault for anything else that is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise NodeFault("there is something here that is no socket", subject=os.fspath(path), remedy="move it away")
     if answers(path):
         raise NodeFault(
             "another service answers here", subject=os.fspath(path), remedy="stop it first, or set another run_dir"
@@ -44,28 +59,63 @@ def clear(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def listen(path: Path, backlog: int = 4096) -> socket.socket:
-    """A listening socket at `path`, mode 0600. Raises NodeFault, InvalidRequest.
+@contextmanager
+def claim(path: Path) -> Iterator[Path]:
+    """Take `path` for a socket that the body binds, and listens on, at the path it is given.
 
-    It is bound under another name and moved into place once its mode is set: nobody can meet it with a wider one, and
-    the process's umask, which all threads share, is left alone.
+    That one is in a new directory of mode 0700. Afterwards the socket gets mode 0600 and is moved into place: nobody
+    can meet it with a wider mode, and the process's umask, which all threads share, is left alone. The parent directory
+    is locked meanwhile, so of two who find the same dead socket only one replaces it.
+
+    Raises InvalidRequest for a path that is too long, NodeFault when a live service has it or it cannot be made.
     """
-    clear(path)
-    draft = path.with_name(f".{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    check_path(path)
+    draft = path.parent / f".{os.getpid()}.{next(_drafts)}"
+    check_path(draft / _DRAFT)
     try:
-        listening.bind(os.fspath(draft))
-        draft.chmod(0o600)
-        listening.listen(backlog)
-        draft.rename(path)
+        with _locked(path.parent):
+            _clear(path)
+            draft.mkdir(mode=0o700)
+            try:
+                yield draft / _DRAFT
+                (draft / _DRAFT).chmod(0o600)
+                (draft / _DRAFT).rename(path)
+            finally:
+                (draft / _DRAFT).unlink(missing_ok=True)
+                draft.rmdir()
     except OSError as error:
-        listening.close()
-        draft.unlink(missing_ok=True)
-        raise NodeFault(f"the socket cannot be made: {error.strerror}", subject=os.fspath(path)) from error
+        raise NodeFault(f"the socket cannot be made: {error.strerror or error}", subject=os.fspath(path)) from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def listen(path: Path, backlog: int = 4096) -> socket.socket:
+    """A listening socket at `path`, mode 0600. Raises NodeFault, InvalidRequest."""
+    with claim(path) as draft, ExitStack() as undo:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        undo.callback(listening.close)
+        listening.bind(os.fspath(draft))
+        listening.listen(backlog)
+        undo.pop_all()
     return listening
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """The user at the other end when it connected (SO_PEERCRED)."""
-    return int(_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1])
+def release(path: Path, inode: int) -> None:
+    """Remove the socket at `path` if it is still the one of `inode`: a successor may have put its own there."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end when it connected (SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
