@@ -6,6 +6,7 @@ A failed test shows the end of containerd's and the daemon's logs and the node's
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,11 @@ _servers: list[Server] = []
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() != 0 and items:
         raise pytest.UsageError("the integration tests make namespaces and run containerd: run them as root")
+
+
+def pytest_sessionstart() -> None:
+    # A run that is told to stop (a CI's timeout) must still unmount, and end what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

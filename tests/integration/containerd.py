@@ -18,7 +18,7 @@ import grpc
 
 from tests.integration import images, paths
 from tests.integration.cri import Client
-from tests.integration.node import Node
+from tests.integration.node import Node, mounts
 from tests.integration.process import Server
 
 #: The cache's directory per line of versions.
@@ -89,6 +89,17 @@ class Containerd(Server):
             while namespace == "k8s.io" and not self.cri.call("ImageStatus", request).image.id:
                 assert time.monotonic() < deadline, f"CRI does not see {image.reference}\n{self.tail()}"
                 time.sleep(0.02)
+
+    def netns(self, address: str) -> Path:
+        """The network namespace of the pod that has `address` on its eth0. Ask before a unikernel takes the address.
+
+        Raises LookupError.
+        """
+        pods = (Path(point) for point in mounts() if Path(point).is_relative_to(self.node.base / "state"))
+        for point in (point for point in pods if point.parent.name == "netns"):
+            if f"inet {address}/" in self.node.run("nsenter", f"--net={point}", "ip", "-o", "address", "show"):
+                return point
+        raise LookupError(f"no pod's namespace has {address}")
 
     def _ready(self) -> bool:
         try:

@@ -35,7 +35,7 @@ run_dir = "{run_dir}"
 
 [log]
 level = "debug"
-format = "text"
+format = "json"
 
 [containerd]
 address = "{node.base / "containerd.sock"}"

@@ -7,11 +7,14 @@ machine's, since containerd and the daemon must see each other's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -79,12 +82,37 @@ class Node:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_processes()
         self._remove_cgroups()
         subprocess.run([paths.program("ip"), "netns", "delete", self.netns], check=True)
         # What a failed test left mounted below must not be walked into by the removal.
         for point in reversed([point for point in mounts() if Path(point).is_relative_to(self.base)]):
             subprocess.run(["umount", "--lazy", point], check=False)
         shutil.rmtree(self.base)
+
+    def processes(self) -> list[int]:
+        """Every process in the node's network or in a cgroup of its pods."""
+        network = (Path("/run/netns") / self.netns).stat().st_ino
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                try:
+                    inside = (process / "ns" / "net").stat().st_ino == network
+                    if inside or self.token in (process / "cgroup").read_text():
+                        found.append(int(process.name))
+                except OSError:
+                    continue
+        return found
+
+    def _end_processes(self) -> None:
+        # A daemon that a courier started is nobody's child; and a failed test may leave its pods running.
+        for number, wait in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            deadline = time.monotonic() + wait
+            while self.processes() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     @property
     def cgroup_parent(self) -> str:
