@@ -47,7 +47,7 @@ _FATAL = frozenset(
     - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
     - {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
 )
-_DRAIN = 10.0  # seconds a terminal's output may take to be relayed after the exit (containerd's runc shim)
+_DRAIN = 2.0  # seconds a terminal's output may take to be relayed after the exit, where somebody still holds it
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
 
@@ -116,6 +116,10 @@ class Container:
         if self._killed_by and ended.status == 128 + signal.SIGKILL:
             ended = Exit(128 + self._killed_by, ended.at)
         await self._tidy_up()
+        # containerd deletes a task only once its streams have ended, so none may be held open beyond the exit.
+        await self._close_streams(self.init)
+        if self.stderr is not None:
+            self.stderr.close()
         self.record.exit = ended
         self._journal()
         self.init.end(ended)
@@ -136,6 +140,12 @@ class Container:
         running = [process.wait() for process in self.execs.values() if process.status is Status.RUNNING]
         if running:
             await asyncio.wait([asyncio.ensure_future(wait) for wait in running], timeout=_EXECS_END)
+
+    async def _close_streams(self, process: Process) -> None:
+        try:
+            await process.close_streams(_DRAIN)
+        except OSError as error:
+            _log.warning("streams", container=self.id, process=process.name, error=str(error))
 
     def _journal(self) -> None:
         try:
@@ -211,6 +221,7 @@ class Container:
 
     async def _exec_ended(self, process: Process, exit: asyncio.Future[Exit]) -> None:
         ended = await exit
+        await self._close_streams(process)
         process.end(ended)
         self.node.announce(Exited(**self._common(), process=process.name, pid=process.pid, exit=ended))
 
@@ -312,7 +323,6 @@ class Container:
             process.require(Call.DELETE)
             if process is not self.init:
                 process.never_ran()
-                await process.close_streams(_DRAIN)
                 process.become(Status.DELETED)
                 del self.execs[exec_id]
                 self._exec_specs.pop(exec_id, None)
@@ -325,11 +335,6 @@ class Container:
         if self.init.status is Status.CREATED and self._exit is not None:
             await self._engine.delete(self.id, force=True)
             await self._handle_init_exit(await asyncio.wait_for(asyncio.shield(self._exit), _EXECS_END))
-        await self.init.close_streams(_DRAIN)
-        for exec_process in self.execs.values():
-            await exec_process.close_streams(0.1)
-        if self.stderr is not None:
-            self.stderr.close()
         await dismantle(self.node, self.record)
         self.init.become(Status.DELETED)
 
