@@ -259,6 +259,6 @@ class Client:
         for pod in self.pods():
             for method in ("StopPodSandbox", "RemovePodSandbox"):
                 try:
-                    self.call(method, getattr(self.messages, f"{method}Request")(pod_sandbox_id=pod.id))
+                    self.call(method, getattr(self.messages, f"{method}Request")(pod_sandbox_id=pod.id), timeout=10)
                 except grpc.RpcError:
                     continue
