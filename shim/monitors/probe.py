@@ -35,8 +35,9 @@ _CODE = bytes.fromhex(
     "b0 e2  e6 43  e4 40"  # wait: mov al, 0xe2; out 0x43, al; in al, 0x40: the channel's status
     "84 c0  79 f6"  # test al, al; jns wait
     "0f 31  29 f0"  # rdtsc; sub eax, esi
-    + "e6 e9  c1 e8 08" * 4  # out 0xe9, al; shr eax, 8: the difference, low byte first
-    + "4b  75 cd"  # dec ebx; jnz round
+    + "e6 e9  c1 e8 08"
+    * 4  # out 0xe9, al; shr eax, 8: the difference, low byte first
+    + "4b  75 cb"  # dec ebx; jnz round
     f"b0 {_VALUE:02x}  e6 f4"  # mov al, VALUE; out 0xf4, al
     "f4  eb fd"  # hlt, for ever
 )
@@ -45,7 +46,7 @@ _CODE = bytes.fromhex(
 def kernel() -> bytes:
     """The ELF file (elf(5)): one loadable segment, and the note XEN_ELFNOTE_PHYS32_ENTRY (18) with its entry point."""
     note_at = 64 + 2 * 56  # behind the file's header and two program headers
-    code_at = note_at + 28
+    code_at = note_at + 24
     entry = _BASE + code_at
     note = struct.pack("<III4sQ", 4, 8, 18, b"Xen\0", entry)  # QEMU takes 8 bytes of it from a 64-bit file
     size = code_at + len(_CODE)

@@ -2,6 +2,11 @@
 
 KVM is used where a guest was seen to run under it; a /dev/kvm that is there proves nothing (nested and paravirtual
 KVMs run some guests and hang on QEMU's firmware).
+
+The machine has ACPI, because distributions' kernels find virtio-mmio devices by nothing else
+(CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES is mostly off). It has no timer that Linux can time its processor by, and without
+KVM nothing else tells it the rate: about half of all boots hang. So under TCG the rate, measured once by the same
+probe that tries accelerators, goes onto the kernel's command line.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from shim import log
 from shim.errors import NodeFault, TimedOut
 from shim.monitors import probe
@@ -19,8 +26,9 @@ from shim.monitors.binary import identity, locate, shares
 
 _log = log.get(__name__)
 
-_PROBE_TIMEOUT = 3.0  # seconds; the probe guest is done in a tenth of that where it runs at all
+_PROBE_TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs at all
 _KVM = Path("/dev/kvm")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
 # The guest is asked to do what these forbid by nobody; QEMU's own seccomp filter (qemu(1), -sandbox).
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -29,14 +37,24 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 def machine_type(accel: str) -> tuple[str, ...]:
     """Machine and processor for an accelerator."""
     cpu = "host" if accel == "kvm" else "max"
-    return ("-M", f"microvm,accel={accel},acpi=off,rtc=on,auto-kernel-cmdline=on", "-cpu", cpu)
+    return ("-M", f"microvm,accel={accel},rtc=on", "-cpu", cpu)
 
 
-def arguments(program: Path, machine: Machine, accel: str) -> tuple[str, ...]:
+class Acceleration(msgspec.Struct, frozen=True, kw_only=True):
+    """How guests run here: `accel` is kvm or tcg; `khz` is the rate of the processor's counter in a guest under TCG,
+    None where it is not known or the guest is told by KVM."""
+
+    accel: Literal["kvm", "tcg"]
+    khz: int | None = None
+
+
+def arguments(program: Path, machine: Machine, acceleration: Acceleration) -> tuple[str, ...]:
     """QEMU's command line."""
+    # First, because what comes after a "--" among the words is not the kernel's.
+    clock = () if acceleration.khz is None else (f"tsc_early_khz={acceleration.khz}",)
     found = [
         str(program),
-        *machine_type(accel),
+        *machine_type(acceleration.accel),
         *_BARE,
         "-sandbox",
         _SANDBOX,
@@ -52,7 +70,7 @@ def arguments(program: Path, machine: Machine, accel: str) -> tuple[str, ...]:
         "-kernel",
         str(machine.kernel),
         "-append",
-        " ".join(machine.words),
+        " ".join((*clock, *machine.words)),
     ]
     if machine.initrd is not None:
         found += ["-initrd", str(machine.initrd)]
@@ -70,6 +88,13 @@ def _nic(nic: Nic, position: int) -> list[str]:
     ]
 
 
+class _Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out, as it is kept on disk."""
+
+    key: str
+    acceleration: Acceleration
+
+
 class Qemu:
     """QEMU, with the accelerator found by trying it once."""
 
@@ -84,7 +109,7 @@ class Qemu:
         self._run = run
         self._state = state
         self._probing = asyncio.Lock()
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Acceleration] = {}
 
     async def attaches_by_name(self) -> bool:
         """QEMU takes a descriptor."""
@@ -94,64 +119,73 @@ class Qemu:
     async def launch(self, machine: Machine) -> Launch:
         """QEMU's command line for `machine`."""
         program = await asyncio.to_thread(locate, self._path, self.name)
-        accel = await self.accelerator(program)
+        acceleration = await self.acceleration(program)
         return Launch(
-            argv=arguments(program, machine, accel),
-            devices=(_KVM,) if accel == "kvm" else (),
+            argv=arguments(program, machine, acceleration),
+            devices=(_KVM,) if acceleration.accel == "kvm" else (),
             shares=await asyncio.to_thread(shares, program),
         )
 
-    async def accelerator(self, program: Path) -> str:
-        """`kvm` or `tcg`. Tried once for each program file and boot of the machine, whatever many pods ask at once.
+    async def acceleration(self, program: Path) -> Acceleration:
+        """What works here: tried once for each program file and boot of the machine, however many pods ask at once.
 
         Raises NodeFault when KVM is demanded and does not work.
         """
-        if self._wanted == "tcg":
-            return "tcg"
-        key = await asyncio.to_thread(identity, program)
+        key = await asyncio.to_thread(self._key, program)
         async with self._probing:
             if key not in self._known:
-                self._known[key] = await self._remembered(key) or await self._try_kvm(program, key)
+                found = await asyncio.to_thread(self._remembered, key)
+                if found is None:
+                    found = await self._find(program)
+                    await asyncio.to_thread(self._remember, key, found)
+                self._known[key] = found
         found = self._known[key]
-        if self._wanted == "kvm" and found != "kvm":
+        if self._wanted == "kvm" and found.accel != "kvm":
             raise NodeFault(
                 "KVM does not run a guest here", subject=str(_KVM), remedy="set monitors.qemu.accel to auto or tcg"
             )
         return found
 
-    def _memory(self) -> Path:
-        return self._state / "accelerator"
-
-    async def _remembered(self, key: str) -> str:
-        def read() -> str:
-            try:
-                known, _, found = self._memory().read_text().rpartition("\n")
-            except OSError:
-                return ""
-            return found if known == key else ""
-
-        return await asyncio.to_thread(read)
-
-    async def _try_kvm(self, program: Path, key: str) -> str:
-        found = "kvm" if await asyncio.to_thread(_KVM.exists) and await self.runs(program, "kvm") else "tcg"
-        _log.info("accelerator found", program=str(program), accelerator=found)
-
-        def remember() -> None:
-            draft = self._memory().with_suffix(".draft")
-            draft.write_text(f"{key}\n{found}")
-            draft.replace(self._memory())
-
-        await asyncio.to_thread(remember)
+    async def _find(self, program: Path) -> Acceleration:
+        found: Acceleration
+        if self._wanted != "tcg" and await asyncio.to_thread(_KVM.exists) and await self.try_guest(program, "kvm"):
+            found = Acceleration(accel="kvm")
+        else:
+            found = Acceleration(accel="tcg", khz=await self.try_guest(program, "tcg"))
+            if found.khz is None:
+                _log.warning("no guest ran under TCG, and the rate of its clock is not known", program=str(program))
+        _log.info("accelerator found", program=str(program), accelerator=found.accel, khz=found.khz)
         return found
 
-    async def runs(self, program: Path, accel: str) -> bool:
-        """Whether a guest runs to its end under `accel`, seen by running one."""
+    async def try_guest(self, program: Path, accel: str) -> int | None:
+        """Run a guest to its end under `accel`: the rate of its counter in kHz, None when it did not get there."""
         path = self._state / f"probe-{os.getpid()}"
         await asyncio.to_thread(path.write_bytes, probe.kernel())
-        argv = [str(program), *machine_type(accel), *_BARE, "-m", "32", "-device", probe.DEVICE, "-kernel", str(path)]
+        argv = [str(program), *machine_type(accel), *_BARE, "-m", "32", *probe.DEVICES, "-kernel", str(path)]
         try:
-            return (await self._run(argv, timeout=_PROBE_TIMEOUT)).status == probe.STATUS
+            done = await self._run(argv, timeout=_PROBE_TIMEOUT)
         except TimedOut:
-            return False
+            return None
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
+        return probe.rate(done.stdout) if done.status == probe.STATUS else None
+
+    def _key(self, program: Path) -> str:
+        """What a finding holds for: this program, this boot, this kernel, and what was asked."""
+        return f"{identity(program)} {_BOOT.read_text().strip()} {os.uname().release} {self._wanted}"
+
+    @property
+    def _memory(self) -> Path:
+        return self._state / "acceleration.json"
+
+    def _remembered(self, key: str) -> Acceleration | None:
+        try:
+            found = msgspec.json.decode(self._memory.read_bytes(), type=_Finding)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return found.acceleration if found.key == key else None
+
+    def _remember(self, key: str, found: Acceleration) -> None:
+        draft = self._memory.with_suffix(".draft")
+        draft.write_bytes(msgspec.json.encode(_Finding(key=key, acceleration=found)))
+        draft.replace(self._memory)
