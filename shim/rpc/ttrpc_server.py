@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             # Turned away, and what it sent was already under way: it must not be acted on.
             return
         for frame in self._decoder.feed(data):

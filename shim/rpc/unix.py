@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import os
 import socket
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +17,6 @@ from shim.errors import InvalidRequest, NodeFault
 _PATH_LIMIT = 107  # bytes: sun_path less its terminating NUL (unix(7))
 _UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
 _DRAFT = "s"  # a socket's name until it is moved into place
-_drafts = itertools.count()
 
 
 def check_path(path: Path) -> None:
@@ -70,19 +69,18 @@ def claim(path: Path) -> Iterator[Path]:
     Raises InvalidRequest for a path that is too long, NodeFault when a live service has it or it cannot be made.
     """
     check_path(path)
-    draft = path.parent / f".{os.getpid()}.{next(_drafts)}"
-    check_path(draft / _DRAFT)
     try:
         with _locked(path.parent):
             _clear(path)
-            draft.mkdir(mode=0o700)
+            draft = Path(tempfile.mkdtemp(prefix=".", dir=path.parent)) / _DRAFT
             try:
-                yield draft / _DRAFT
-                (draft / _DRAFT).chmod(0o600)
-                (draft / _DRAFT).rename(path)
+                check_path(draft)
+                yield draft
+                draft.chmod(0o600)
+                draft.rename(path)
             finally:
-                (draft / _DRAFT).unlink(missing_ok=True)
-                draft.rmdir()
+                draft.unlink(missing_ok=True)
+                draft.parent.rmdir()
     except OSError as error:
         raise NodeFault(f"the socket cannot be made: {error.strerror or error}", subject=os.fspath(path)) from error
 
