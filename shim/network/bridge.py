@@ -28,6 +28,7 @@ from shim.network.operations import (
     SetSysctl,
     SetUp,
     Step,
+    StopLearning,
 )
 from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
 
@@ -87,6 +88,7 @@ def steps(
             do=Enslave(index=link.index, link=link.name, master=index, bridge=bridge),
             undo=(Release(index=link.index, link=link.name),),
         ),
+        Step(do=StopLearning(index=link.index, link=link.name), lapses=with_bridge),
         Step(do=SetMtu(index=tap.index, link=tap.link, mtu=attachment.mtu), lapses=with_tap),
         Step(do=Enslave(index=tap.index, link=tap.link, master=index, bridge=bridge), lapses=with_tap),
     ]

@@ -311,6 +311,24 @@ class Release(NetlinkOperation, frozen=True):
         return (Request(Kind.SETLINK, 0, _link(self.index) + rt.u32(Ifla.MASTER, 0), self.describe()),)
 
 
+class StopLearning(NetlinkOperation, frozen=True):
+    """Keep a bridge from learning MACs at this port (IFLA_BRPORT_LEARNING); what is unknown is flooded all the same.
+
+    A CNI plugin's own bridge may send the pod's broadcasts back to it (`hairpinMode`). Learnt there, the guest's MAC
+    would be behind the pod's interface, and no frame from there would reach the guest any more.
+    """
+
+    index: int
+
+    def describe(self) -> str:
+        return f"learn no MACs from {self.link}"
+
+    def encode(self) -> tuple[Request, ...]:
+        body = rt.LINK.pack(Family.BRIDGE, 0, self.index, 0, 0)
+        body += rt.nested(Ifla.PROTINFO, rt.u8(Ifla.BRPORT_LEARNING, 0))
+        return (Request(Kind.SETLINK, 0, body, self.describe()),)
+
+
 class AnswerArp(NetlinkOperation, frozen=True):
     """Let a bridge answer ARP for what it knows to be behind this port, from its own neighbour table.
 
@@ -392,6 +410,7 @@ Operation = (
     | DelLink
     | Enslave
     | Release
+    | StopLearning
     | AnswerArp
     | CreateTap
     | SetSysctl

@@ -148,6 +148,7 @@ class Ifla(IntEnum):
     INFO_KIND = 1
     INFO_DATA = 2
     BR_MCAST_SNOOPING = 23
+    BRPORT_LEARNING = 8
     BRPORT_NEIGH_SUPPRESS = 32
 
 
