@@ -349,7 +349,7 @@ def test_smallest_prefix_is_the_smallest(own: IPv4Address) -> None:
         network = IPv4Network((own, length), strict=False)
         return own not in (network.network_address, network.broadcast_address)
 
-    longest = next(length for length in range(30, 0, -1) if fits(length))
+    longest = next((length for length in range(30, 0, -1) if fits(length)), 0)
     network = smallest_prefix(own)
     if network is None:
         assert longest < 22
