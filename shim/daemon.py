@@ -44,8 +44,8 @@ _log = log.get(__name__)
 async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> Node:
     """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
     try:
-        for directory in (config.run_dir, config.run_dir / "engine" / "logs"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("engine/calls", "containers", "sandboxes", "tty"):
+            (config.run_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise NodeFault(
             f"the run directory cannot be made: {os.strerror(error.errno or 0)}",
@@ -61,7 +61,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
     return Node(
         config=config,
         reaper=reaper,
-        engine=await engine.find(reaper, config.engine.path, root, root / "logs"),
+        engine=await engine.find(reaper, config.engine.path, root, root / "calls"),
         journal=journal,
         guests=guests(),
         monitors=monitors(config.monitors, functools.partial(run, reaper), config.run_dir),

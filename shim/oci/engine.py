@@ -51,20 +51,20 @@ class Engine:
     and TimedOut when it hangs.
     """
 
-    def __init__(self, reaper: Reaper, binary: str, root: Path, logs: Path) -> None:
+    def __init__(self, reaper: Reaper, binary: str, root: Path, logs: Path, prefix: str = "") -> None:
         self._reaper = reaper
         self.binary = binary
         self.root = root
         self._logs = logs
-        self._within: dict[str, Engine] = {}
+        self._prefix = prefix
 
     def within(self, namespace: str) -> Engine:
         """The same engine for one containerd namespace: two of them may use one container id."""
-        if namespace not in self._within:
-            logs = self._logs / namespace
-            logs.mkdir(mode=0o700, exist_ok=True)
-            self._within[namespace] = Engine(self._reaper, self.binary, self.root / namespace, logs)
-        return self._within[namespace]
+        return Engine(self._reaper, self.binary, self.root / namespace, self._logs, prefix=f"{namespace}@")
+
+    def _scratch(self, name: str) -> Path:
+        """A file for the length of one call."""
+        return self._logs / f"{self._prefix}{name}"
 
     async def create(
         self,
@@ -79,7 +79,7 @@ class Engine:
 
         `fds` are the standard streams, and from 3 on what the program is handed.
         """
-        pidfile = self._logs / f"{container}.pid"
+        pidfile = self._scratch(f"{container}.pid")
         arguments = ["create", "--bundle", os.fspath(bundle), "--pid-file", os.fspath(pidfile)]
         if console is not None:
             arguments += ["--console-socket", os.fspath(console)]
@@ -107,8 +107,8 @@ class Engine:
         console: Path | None = None,
     ) -> int:
         """Run another process in the container; `process` is an OCI process as JSON; returns its pid."""
-        pidfile = self._logs / f"{container}.{name}.pid"
-        spec = self._logs / f"{container}.{name}.json"
+        pidfile = self._scratch(f"{container}.{name}.pid")
+        spec = self._scratch(f"{container}.{name}.json")
         spec.write_bytes(process)
         arguments = ["exec", "--detach", "--process", os.fspath(spec), "--pid-file", os.fspath(pidfile)]
         if console is not None:
@@ -152,7 +152,7 @@ class Engine:
 
     async def update(self, container: str, resources: bytes) -> None:
         """Change the container's limits; `resources` is an OCI LinuxResources object as JSON."""
-        path = self._logs / f"{container}.resources.json"
+        path = self._scratch(f"{container}.resources.json")
         path.write_bytes(resources)
         try:
             await self._call(container, ["update", "--resources", os.fspath(path), container])
@@ -169,7 +169,7 @@ class Engine:
         timeout: float = _CALL_TIMEOUT,
         log_name: str = "",
     ) -> None:
-        journal = self._logs / f"{log_name or container}.{arguments[0]}.log"
+        journal = self._scratch(f"{log_name or container}.{arguments[0]}.log")
         argv = [
             self.binary,
             "--root",

@@ -359,9 +359,7 @@ class Container:
 
 def console_path(node: Node, record: ContainerRecord, name: str) -> Path:
     """Where the engine delivers a terminal. Short: a unix socket's path has 107 bytes, and ids have 76 each."""
-    directory = node.config.run_dir / "tty"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    return directory / f"{abs(hash((record.key, name))):x}.sock"
+    return node.config.run_dir / "tty" / f"{abs(hash((record.key, name))):x}.sock"
 
 
 @contextlib.contextmanager

@@ -30,8 +30,8 @@ class Node:
 
     def container_dir(self, namespace: str, container: str) -> Path:
         """Where a container's own bundle, monitor root and stderr FIFO are."""
-        return self.config.run_dir / "containers" / namespace / container
+        return self.config.run_dir / "containers" / f"{namespace}@{container}"
 
     def sandbox_dir(self, namespace: str, sandbox: str) -> Path:
         """Where a sandbox's pinned namespaces are."""
-        return self.config.run_dir / "sandboxes" / namespace / sandbox
+        return self.config.run_dir / "sandboxes" / f"{namespace}@{sandbox}"

@@ -1,0 +1,20 @@
+"""Waiting for a guest to serve."""
+
+from __future__ import annotations
+
+import time
+
+from tests.integration import guest
+from tests.integration.node import Node
+
+
+def served(node: Node, address: str, *, within: float = 30.0) -> dict[str, str]:
+    """The guest's page, as soon as it serves one. Raises AssertionError with the last failure."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return guest.page(node.fetch(address, timeout=2))
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
