@@ -61,7 +61,7 @@ class TaskService:
     async def create(self, request: Any, call: Call) -> Any:
         """Create a container, its init blocked."""
         if request.checkpoint:
-            raise Unsupported("restoring from a checkpoint is not possible", subject=request.id)
+            raise InvalidRequest("restoring from a checkpoint is not possible", subject=request.id)
         if not Path(request.bundle).is_absolute():
             raise InvalidRequest("the bundle must be an absolute path", subject=repr(request.bundle))
         order = Order(
@@ -73,8 +73,13 @@ class TaskService:
             streams=_streams(request),
             destination=self._destinations.of(call.namespace, request.id),
         )
-        with log.bound(container=request.id, namespace=call.namespace):
-            container = await self._sandboxes.create(call.namespace, order)
+        try:
+            with log.bound(container=request.id, namespace=call.namespace):
+                container = await self._sandboxes.create(call.namespace, order)
+        except Unsupported as error:
+            # containerd 2.x takes UNIMPLEMENTED here for "speak an older version", and over gRPC crashes on the way
+            # (2.1.9: a nil shimTask after the downgrade was refused). So Create has another word for it.
+            raise InvalidRequest(error.message, subject=error.subject, remedy=error.remedy) from error
         return self._pb.CreateTaskResponse(pid=container.init.pid)
 
     async def start(self, request: Any, call: Call) -> Any:

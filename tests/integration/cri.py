@@ -80,6 +80,7 @@ class Pod:
         tty: bool = False,
         stdin: bool = False,
         privileged: bool = False,
+        share_processes: bool = False,
         mounts: Mapping[str, str] | None = None,
     ) -> str:
         """CreateContainer; the container's id. `memory` is the limit in bytes, `mounts` host path by container path."""
@@ -98,7 +99,11 @@ class Pod:
             stdin=stdin,
             linux=pb.LinuxContainerConfig(
                 resources=pb.LinuxContainerResources(memory_limit_in_bytes=memory),
-                security_context=pb.LinuxContainerSecurityContext(privileged=privileged),
+                security_context=pb.LinuxContainerSecurityContext(
+                    privileged=privileged,
+                    # As the kubelet says it, unless the pod shares its processes.
+                    namespace_options=pb.NamespaceOption(pid=pb.POD if share_processes else pb.CONTAINER),
+                ),
             ),
         )
         request = pb.CreateContainerRequest(pod_sandbox_id=self.id, config=config, sandbox_config=self.config)
