@@ -16,6 +16,7 @@ _NETWORK = ("auto", "none", "required")
 # Kubernetes' quantities: binary and decimal suffixes, and here a bare number is MiB, as the tenders' --mem is.
 _UNITS = {"": 1 << 20, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9}
 _MIB = 1 << 20
+_MOST = 1 << 24  # MiB; more than any machine has
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,13 +33,13 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_memory(text: str) -> int:
     """MiB out of "64", "64Mi", "1Gi" or "64M", rounded down. Raises InvalidRequest."""
-    found = re.fullmatch(r"(\d{1,12})([KMG]i?|k)?", text.strip())
+    found = re.fullmatch(r"([0-9]{1,12})([KMG]i?|k)?", text.strip())
     mib = int(found[1]) * _UNITS[found[2] or ""] // _MIB if found else 0
-    if mib < 1:
+    if not 1 <= mib <= _MOST:
         raise InvalidRequest(
             f"{text!r} is not an amount of memory",
             subject=f"{PREFIX}memory",
-            remedy="write 64, 64Mi or 1Gi (at least 1 MiB)",
+            remedy="write 64, 64Mi or 1Gi (1 MiB to 16 TiB)",
         )
     return mib
 

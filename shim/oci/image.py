@@ -4,14 +4,17 @@
     ---------------------|--------------------|----------------------------------------------------------------
     names a file         | anything           | that kernel; the whole command line is the guest's, less the
                          |                    | kernel's own path where it comes first
-    names a missing file | present, ordinary  | ordinary: pod annotations reach sidecars too
+    names a missing file | an ordinary program| ordinary: pod annotations reach sidecars too
     names a missing file | missing or a kernel| an error: nothing in this image can run
     is not there         | a Solo5 kernel     | that kernel
     is not there         | a Linux kernel     | that kernel
-    is not there         | anything else      | ordinary, unless another annotation selects a unikernel: then an error
-                         |                    | where the entry point is missing
+    is not there         | a broken Solo5 file| an error
+    is not there         | an ordinary program| ordinary, whatever other annotations say: they reach sidecars too
+    is not there         | a missing file     | an error where another annotation selects a unikernel, else ordinary:
+                         |                    | the engine has the words for that
 
-A pod's pause container is never asked.
+An entry point without a slash that is no file at the image's top is a program which the engine finds on PATH. A pod's
+pause container is never asked.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from shim.storage.inside import find
 
 #: What works with what; the first monitor is the default. A Solo5 kernel names its tender itself.
 _MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qemu",)}
+_EVERY_MONITOR = sorted({name for names in _MONITORS.values() for name in names})
 
 
 class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,7 @@ def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, 
         return None
     name, path, kernel = found
     kernels.check_machine(kernel, name)
+    _check_pair(wanted)
     guest = _guest(kernel, wanted)
     monitor = _monitor(kernel, guest, wanted)
     if wanted.initrd and guest != "linux":
@@ -101,32 +106,31 @@ def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> tuple[str
     try:
         path = find(root, entry, "kernel")
     except ImageFault:
-        # The engine says better what is wrong with an ordinary entry point, also where it is found on PATH.
-        if wanted.monitor or wanted.guest or wanted.initrd:
+        if (wanted.monitor or wanted.guest or wanted.initrd) and not _is_ordinary(root, entry):
             raise
         return None
-    kernel = kernels.read(path, entry) if _like_a_kernel(path) else None
+    kernel = _entry(path, entry)
     return (entry, path, kernel) if kernel is not None else None
 
 
-def _like_a_kernel(path: Path) -> bool:
-    """Whether a file may be a kernel. A broken ordinary ELF program is the engine's to complain of, so a broken ELF
-    file counts only where it says Solo5."""
+def _entry(path: Path, name: str) -> Kernel | None:
+    """The kernel that is the entry point, None for an ordinary program. A broken program is the engine's to complain
+    of, so a broken file counts only where it says that it is Solo5's."""
     try:
-        return kernels.read(path, path.name) is not None
+        return kernels.read(path, name)
     except ImageFault:
-        with path.open("rb") as file:
-            return b"/nonexistent/solo5/" in file.read(1 << 20)
+        if kernels.says_solo5(path):
+            raise
+        return None
 
 
 def _is_ordinary(root: Path, entry: str) -> bool:
-    """Whether the entry point is there and is no kernel."""
+    """Whether the entry point is a program and no kernel."""
     if not entry:
         return False
     try:
-        return kernels.read(find(root, entry, "entry point"), entry) is None
+        return _entry(find(root, entry, "entry point"), entry) is None
     except ImageFault:
-        # A bare name is looked up on PATH by the engine: a program, not a kernel.
         return "/" not in entry
 
 
@@ -141,6 +145,19 @@ def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tupl
     return arguments[1:] if first == kernel else arguments
 
 
+def _check_pair(wanted: Wishes) -> None:
+    """Raise InvalidRequest where the annotations contradict each other, whatever the image holds."""
+    if wanted.guest not in _MONITORS or not wanted.monitor:
+        return
+    works = _MONITORS[wanted.guest]
+    if wanted.monitor in _EVERY_MONITOR and wanted.monitor not in works:
+        raise InvalidRequest(
+            f"{wanted.monitor!r} contradicts {PREFIX}guest {wanted.guest!r}",
+            subject=f"{PREFIX}monitor",
+            remedy=f"{wanted.guest} guests run on {' or '.join(works)}",
+        )
+
+
 def _guest(kernel: Kernel, wanted: Wishes) -> str:
     if wanted.guest and wanted.guest not in _MONITORS:
         raise InvalidRequest(
@@ -153,10 +170,11 @@ def _guest(kernel: Kernel, wanted: Wishes) -> str:
 
 def _monitor(kernel: Kernel, guest: str, wanted: Wishes) -> str:
     works = (kernel.tender,) if guest == "solo5" else _MONITORS[guest]
-    if wanted.monitor and wanted.monitor not in {name for names in _MONITORS.values() for name in names}:
-        every = sorted({name for names in _MONITORS.values() for name in names})
+    if wanted.monitor and wanted.monitor not in _EVERY_MONITOR:
         raise InvalidRequest(
-            f"{wanted.monitor!r} is not a monitor", subject=f"{PREFIX}monitor", remedy=f"known are {', '.join(every)}"
+            f"{wanted.monitor!r} is not a monitor",
+            subject=f"{PREFIX}monitor",
+            remedy=f"known are {', '.join(_EVERY_MONITOR)}",
         )
     if wanted.monitor and wanted.monitor not in works:
         raise _contradiction("monitor", wanted.monitor, f"this {guest} kernel runs on {' or '.join(works)}")

@@ -1,0 +1,88 @@
+"""Annotations: what they may say, and that what they may not say is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from shim.errors import InvalidRequest
+from shim.oci.annotations import Wishes, parse_memory, wishes
+
+
+def test_all_of_them() -> None:
+    found = wishes(
+        {
+            "io.unikernel.kernel": "/boot/vmlinuz",
+            "io.unikernel.monitor": "qemu",
+            "io.unikernel.guest": "linux",
+            "io.unikernel.cmdline": "debug",
+            "io.unikernel.memory": "1Gi",
+            "io.unikernel.initrd": "/boot/initrd",
+            "io.unikernel.network": "required",
+            "io.kubernetes.cri.sandbox-id": "other people's",
+        }
+    )
+    assert found == Wishes(
+        kernel="/boot/vmlinuz",
+        monitor="qemu",
+        guest="linux",
+        cmdline="debug",
+        memory=1024,
+        initrd="/boot/initrd",
+        network="required",
+    )
+
+
+def test_none_of_them() -> None:
+    assert wishes({}) == Wishes()
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("64", 64),
+        ("64Mi", 64),
+        ("1Gi", 1024),
+        ("64M", 61),
+        ("1G", 953),
+        ("2048Ki", 2),
+        (" 32 ", 32),
+        ("16777216", 1 << 24),
+    ],
+)
+def test_memory(text: str, mib: int) -> None:
+    assert parse_memory(text) == mib
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "-1", "1.5Gi", "64 Mi", "1Ki", "64mb", "16777217", "٦٤", "1e3"])
+def test_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"io\.unikernel\.memory: .* is not an amount of memory"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("io.unikernel.kernal", r"did you mean io\.unikernel\.kernel\?"),
+        ("io.unikernel.zzz", "known are kernel, monitor"),
+        ("io.unikernel.dataplane", "unknown annotation"),
+        ("io.unikernel.", "known are"),
+    ],
+)
+def test_unknown_keys(key: str, hint: str) -> None:
+    with pytest.raises(InvalidRequest, match=hint) as caught:
+        wishes({key: "x"})
+    assert caught.value.subject == key
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("network", "maybe", "choose one of auto, none, required"),
+        ("memory", "abc", "'abc' is not an amount"),
+        ("block", "data=/data.img", "not supported yet"),
+    ],
+)
+def test_values_that_make_no_sense(key: str, value: str, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        wishes({f"io.unikernel.{key}": value})
+    assert caught.value.subject == f"io.unikernel.{key}"

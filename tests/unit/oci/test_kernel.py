@@ -1,0 +1,136 @@
+"""What kernel files say of themselves, and that no file makes the reader fail in another way than by ImageFault."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shim.errors import ImageFault
+from shim.oci import kernel
+from tests.unit.oci import elf
+
+
+def read(tmp_path: Path, data: bytes) -> kernel.Kernel | None:
+    path = tmp_path / "kernel"
+    path.write_bytes(data)
+    return kernel.read(path, "/kernel")
+
+
+def test_a_solo5_kernel_names_its_tender_and_devices(tmp_path: Path) -> None:
+    found = read(tmp_path, elf.solo5(elf.HVT, nets=[b"service0", b"service1"], blocks=[b"storage"]))
+    assert found == kernel.Kernel(
+        family="solo5",
+        machine="x86_64",
+        tender="hvt",
+        abi=2,
+        net_devices=("service0", "service1"),
+        block_devices=("storage",),
+    )
+
+
+def test_a_solo5_kernel_without_devices(tmp_path: Path) -> None:
+    found = read(tmp_path, elf.solo5())
+    assert found is not None
+    assert (found.tender, found.net_devices, found.block_devices) == ("spt", (), ())
+
+
+@pytest.mark.parametrize(
+    ("data", "machine"),
+    [
+        (elf.bzimage(), "x86_64"),
+        (elf.arm64(), "aarch64"),
+        (elf.image([elf.note(b"Xen", elf.PVH, bytes(8))]), "x86_64"),
+    ],
+    ids=["bzImage", "arm64", "PVH"],
+)
+def test_linux_kernels(tmp_path: Path, data: bytes, machine: str) -> None:
+    found = read(tmp_path, data)
+    assert found is not None
+    assert (found.family, found.machine, found.net_devices) == ("linux", machine, None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"#!/bin/sh\n", b"\x7fEL", elf.program(), bytes(4096)],
+    ids=["empty", "script", "short", "program", "0"],
+)
+def test_other_files_are_no_kernels(tmp_path: Path, data: bytes) -> None:
+    assert read(tmp_path, data) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (elf.image([elf.abi(99)]), "unknown Solo5 target 99"),
+        (elf.image([elf.abi(), elf.manifest(version=7)]), "version 7"),
+        (elf.image([elf.abi(), elf.manifest(count=65)]), "65 entries"),
+        (elf.image([elf.abi(), elf.manifest(count=9)]), "broken ELF"),
+        (elf.image([elf.abi(), elf.manifest([(b"a=@9", elf.NET)])]), "device named 'a=@9'"),
+        (elf.image([elf.abi(), elf.manifest([(b"", elf.NET)])]), "device named ''"),
+        (elf.image([elf.abi(), elf.manifest([(b"\xff", elf.NET)])]), "ascii"),
+        (elf.image([elf.note(b"Solo5", elf.ABI1, b"\2\0\0\0")]), "broken ELF"),
+        (elf.image([elf.abi()[:-4]]), "beyond its segment"),
+        (elf.image([elf.abi()], segments=200), "segments"),
+        (elf.bzimage(version=0x0200), "boot protocol 2.00"),
+        (elf.bzimage()[:0x240], "ends inside its header"),
+        (elf.bzimage()[:-1], "truncated: 1151 bytes of 1152"),
+    ],
+)
+def test_broken_kernels_say_what_is_wrong(tmp_path: Path, data: bytes, why: str) -> None:
+    with pytest.raises(ImageFault, match=why) as caught:
+        read(tmp_path, data)
+    assert caught.value.subject == "/kernel"
+
+
+@pytest.mark.parametrize("whole", [elf.solo5(nets=[b"service0"]), elf.bzimage()], ids=["solo5", "bzImage"])
+def test_every_truncation_is_refused_or_no_kernel(tmp_path: Path, whole: bytes) -> None:
+    assert read(tmp_path, whole) is not None
+    for length in range(len(whole)):
+        try:
+            found = read(tmp_path, whole[:length])
+        except ImageFault:
+            continue
+        # Only before the magic number is complete can it be taken for something else.
+        assert found is None
+        assert length < 0x206
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    whole=st.sampled_from([elf.solo5(nets=[b"service0"]), elf.program(), elf.bzimage()]),
+    changes=st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=8)), max_size=8),
+)
+def test_only_image_fault_escapes(tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+    data = bytearray(whole)
+    for at, bits in changes:
+        data[at : at + len(bits)] = bits
+    try:
+        read(tmp_path, bytes(data))
+    except ImageFault as error:
+        assert str(error).startswith("/kernel: ")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tail=st.binary(max_size=512))
+def test_noise_behind_the_magic(tmp_path: Path, tail: bytes) -> None:
+    for data in (b"\x7fELF" + tail, b"\x7fELF\2\1\1" + bytes(9) + tail):
+        try:
+            read(tmp_path, data)
+        except ImageFault:
+            continue
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ImageFault, match="cannot be read"):
+        kernel.read(tmp_path / "none", "/kernel")
+
+
+def test_another_machine() -> None:
+    node = os.uname().machine
+    kernel.check_machine(kernel.Kernel(family="linux", machine=node), "/kernel")
+    with pytest.raises(ImageFault, match=f"built for riscv64, this node is {node}"):
+        kernel.check_machine(kernel.Kernel(family="linux", machine="riscv64"), "/kernel")
