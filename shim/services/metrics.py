@@ -18,7 +18,7 @@ def message(usage: Usage) -> Message:
 
 def _known(kind: type[Message], flat: dict[str, int]) -> dict[str, int]:
     """The lines of memory.stat that the message has a field for."""
-    fields = {field.name for field in kind.DESCRIPTOR.fields}
+    fields = {field.name for field in kind.DESCRIPTOR.fields if field.message_type is None}
     return {name: value for name, value in flat.items() if name in fields}
 
 
