@@ -61,9 +61,10 @@ class TtrpcServer:
         if self._server is None:
             return
         self.stopping = True
-        self._server.close()
         if self._socket is not None:
+            # Before the socket is closed: until then its inode's number cannot be a successor's.
             unix.release(*self._socket)
+        self._server.close()
         for connection in list(self.connections):
             connection.hush()
         await self.running.drain(grace)

@@ -18,7 +18,7 @@ from shim.errors import Code
 from shim.rpc import ttrpc_client, unix
 from shim.rpc.ttrpc_client import TtrpcClient
 from shim.rpc.ttrpc_codec import LIMIT, Decoder, Flag, Frame, Type, encode
-from shim.rpc.ttrpc_server import TtrpcServer
+from shim.rpc.ttrpc_server import TtrpcServer, _Connection
 from shim.wire import ttrpc_pb2
 from tests.unit.rpc.echo import NAME, Echo
 
@@ -274,6 +274,25 @@ async def test_a_peer_of_another_user_is_refused_and_nothing_it_sent_is_done(
         assert await peer.closed()
     await asyncio.sleep(0.02)
     assert (echo.calls, server.connections) == ([], set())
+
+
+class RefusedTransport(asyncio.Transport):
+    """A transport that was aborted, and still delivers what it had read."""
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_bytes_that_arrive_after_a_refusal_are_not_acted_on(
+    server: TtrpcServer, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "peer", lambda connection: (1, 65534))
+    connection = _Connection(server)
+    connection.connection_made(RefusedTransport())
+    message = ttrpc_pb2.Request(service=NAME, method="Echo")
+    connection.data_received(encode(Frame(1, Type.REQUEST, message.SerializeToString())))
+    await asyncio.sleep(0.01)
+    assert echo.calls == []
 
 
 async def test_stop_lets_a_call_finish_and_tells_waiters(server: TtrpcServer, client: TtrpcClient, echo: Echo) -> None:
