@@ -1,42 +1,56 @@
 """A Linux kernel as a guest: everything it is told is on its command line.
 
-Grammar: Documentation/admin-guide/kernel-parameters.rst and nfs/nfsroot.rst (`ip=`); quoting as next_arg() in
-lib/cmdline.c reads it: double quotes protect spaces, and nothing protects a double quote.
+Grammar: Documentation/admin-guide/kernel-parameters.rst and nfs/nfsroot.rst (`ip=`). Words are read by next_arg()
+(lib/cmdline.c): double quotes protect white space, and nothing protects a double quote. What init is given is collected
+in init/main.c: unknown NAME=VALUE words become its environment, everything behind `--` its arguments.
 """
 
 from __future__ import annotations
+
+import re
 
 from shim.errors import InvalidRequest
 from shim.guests.base import GuestSpec
 from shim.network.view import GuestInterface
 
-_LIMIT = 2048  # COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h)
+# COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h) counts the final NUL; what is longer is cut off silently. The monitor
+# may have a parameter of its own to add, for which room is left.
+_LIMIT = 2048 - 64
+# CONFIG_INIT_ENV_ARG_LIMIT; the kernel panics beyond it. HOME and TERM, and init's own name, are counted.
+_ENVIRONMENT_LIMIT = 32 - 2
+_ARGUMENT_LIMIT = 32 - 1
 # The console is the monitor's stdout; a guest that ends or panics ends its monitor, which does not reboot.
 _ALWAYS = ("console=ttyS0", "quiet", "panic=-1", "reboot=t")
 _DEVICE = "eth0"
+# They describe the container's process on the node, and say nothing of the guest's user space.
+_NOT_THE_GUESTS = ("PATH", "HOME", "TERM", "HOSTNAME")
+# Words that the kernel takes for itself; as names of environment variables they would change the machine, not init.
+_RESERVED = ("console", "init", "initrd", "ip", "panic", "quiet", "rdinit", "reboot", "root", "tsc_early_khz")
+_SUBJECT = "io.unikernel.cmdline"
+# isspace() of lib/ctype.c, which knows Latin-1 and not UTF-8: its no-break space is half of many a letter.
+_SPACES = b" \t\n\v\f\r\xa0"
 
 
 class Linux:
-    """Kernel parameters, then the image's own, then after `--` what is init's."""
+    """Kernel parameters, environment, the image's own words, then after `--` what is init's."""
 
     name = "linux"
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
-        """The command line. Raises InvalidRequest for a value the grammar cannot express, or one too long."""
+        """The command line. Raises InvalidRequest for a value the grammar cannot express, or too much of anything."""
         words = [*_ALWAYS]
+        # The kernel configures one interface by `ip=`.
         words += [_ip(interface, spec.hostname) for interface in spec.interfaces[:1]]
-        if spec.cmdline:
-            _check(spec.cmdline, "io.unikernel.cmdline")
-            words.append(spec.cmdline)
-        words += [
-            _quoted(f"{name}={value}", name)
-            for name, value in spec.environment.items()
-            # A dot makes the kernel take it for a module's parameter and init never sees it.
-            if name not in ("PATH", "HOME", "TERM", "HOSTNAME") and "." not in name
-        ]
+        environment = {name: value for name, value in spec.environment.items() if name not in _NOT_THE_GUESTS}
+        _check_count(len(environment), _ENVIRONMENT_LIMIT, "env", "set enableServiceLinks: false, or use fewer")
+        words += [_variable(name, value) for name, value in environment.items()]
+        own = _words_of(spec.cmdline)
+        words += own
         if spec.arguments:
-            words.append("--")
-            words += [_quoted(argument, "args") for argument in spec.arguments]
+            if "--" not in own:
+                words.append("--")
+            _check_count(len(spec.arguments), _ARGUMENT_LIMIT, "args", "use fewer")
+            words += [_argument(argument) for argument in spec.arguments]
         length = len(" ".join(words).encode())
         if length >= _LIMIT:
             raise InvalidRequest(
@@ -51,21 +65,66 @@ def _ip(interface: GuestInterface, hostname: str) -> str:
     """`ip=client:server:gateway:netmask:hostname:device:autoconf`."""
     if interface.address is None:
         return f"ip=:::::{_DEVICE}:off"
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*", hostname):
+        raise InvalidRequest(f"the hostname {hostname!r} cannot be told to a Linux kernel", subject="hostname")
     gateway = interface.gateway or ""
     return f"ip={interface.address.ip}::{gateway}:{interface.address.netmask}:{hostname}:{_DEVICE}:off"
 
 
-def _check(text: str, subject: str) -> None:
+def _check_count(count: int, limit: int, subject: str, remedy: str) -> None:
+    if count > limit:
+        raise InvalidRequest(f"{count} are more than the {limit} Linux gives its init", subject=subject, remedy=remedy)
+
+
+def _words_of(cmdline: str) -> list[str]:
+    """The user's words, verbatim, split where the kernel splits them. Raises InvalidRequest for an open quote."""
+    _check_characters(cmdline, _SUBJECT)
+    if cmdline.count('"') % 2:
+        raise InvalidRequest("a double quote is not closed", subject=_SUBJECT, remedy="close it")
+    return re.findall(r'(?:"[^"]*"|[^" \t\v\f])+', cmdline)
+
+
+def _variable(name: str, value: str) -> str:
+    subject = f"env {name}"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        # A dot makes the kernel take it for a module's parameter; init would never see it.
+        raise InvalidRequest(
+            "this name of an environment variable cannot be told to Linux's init",
+            subject=subject,
+            remedy="use letters, digits and _",
+        )
+    if name in _RESERVED:
+        raise InvalidRequest(
+            "the kernel would take this environment variable for a parameter of its own",
+            subject=subject,
+            remedy=f"rename it, or set it in {_SUBJECT} if that is meant",
+        )
+    return _quoted(f"{name}={value}", subject)
+
+
+def _argument(argument: str) -> str:
+    if argument == "--":
+        raise InvalidRequest(
+            "Linux ends init's arguments at a second --", subject="args", remedy="have init read it from elsewhere"
+        )
+    return _quoted(argument, "args")
+
+
+def _check_characters(text: str, subject: str) -> None:
     if any(character in text for character in "\0\n\r"):
         raise InvalidRequest("a kernel command line cannot hold a line break or NUL", subject=subject)
 
 
 def _quoted(word: str, subject: str) -> str:
     """`word` so that the kernel reads it as one."""
-    _check(word, subject)
+    _check_characters(word, subject)
     if '"' in word:
-        raise InvalidRequest("a kernel command line cannot express a double quote", subject=subject)
-    if word and not any(character.isspace() for character in word):
+        raise InvalidRequest(f"a kernel command line cannot express a double quote ({word!r})", subject=subject)
+    if word and not _spaced(word):
         return word
     name, equals, value = word.partition("=")
-    return f'{name}="{value}"' if equals and not any(c.isspace() for c in name) else f'"{word}"'
+    return f'{name}="{value}"' if name and equals and not _spaced(name) else f'"{word}"'
+
+
+def _spaced(text: str) -> bool:
+    return any(byte in _SPACES for byte in text.encode())

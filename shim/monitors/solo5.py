@@ -10,19 +10,26 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from shim import log
 from shim.errors import NodeFault
 from shim.monitors.base import Launch, Machine, Nic, Run
 from shim.monitors.binary import identity, locate, shares
+
+_log = log.get(__name__)
 
 _VERSION_TIMEOUT = 5.0  # seconds
 # From this version on a tap's descriptor is refused ("Could not attach interface: @3"): its MTU is left unset.
 _BY_NAME = (0, 10)
 
 
-def parse_version(text: str) -> tuple[int, int] | None:
-    """Major and minor out of a tender's `--version`, None where it does not say."""
-    found = re.search(r"version v?(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else None
+def refuses_descriptor(text: str) -> bool:
+    """Whether a tender whose `--version` wrote `text` needs its taps by name.
+
+    That works with every tender, so it is also the answer for one that does not name a release: built between two
+    ("v0.9.3-12-g0123456"), or without tags.
+    """
+    found = re.search(r"version v?(\d+)\.(\d+)(?:\.\d+)*\s", text + "\n")
+    return found is None or (int(found[1]), int(found[2])) >= _BY_NAME
 
 
 def arguments(program: Path, machine: Machine, by_name: bool) -> tuple[str, ...]:
@@ -58,12 +65,15 @@ class Solo5:
         key = await asyncio.to_thread(identity, program)
         if key not in self._known:
             done = await self._run([str(program), "--version"], timeout=_VERSION_TIMEOUT)
-            version = parse_version((done.stdout + done.stderr).decode(errors="replace"))
-            if version is None:
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            if done.status != 0:
                 raise NodeFault(
-                    "the tender does not say its version", subject=str(program), remedy="install a Solo5 tender"
+                    f"the tender does not start: {said.strip() or f'exit status {done.status}'}",
+                    subject=str(program),
+                    remedy="install it again, with its libraries",
                 )
-            self._known[key] = version >= _BY_NAME
+            self._known[key] = refuses_descriptor(said)
+            _log.info("tender found", program=str(program), by_name=self._known[key], says=said.partition("\n")[0])
         return self._known[key]
 
     async def launch(self, machine: Machine) -> Launch:
