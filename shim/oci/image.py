@@ -93,6 +93,7 @@ def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> tuple[str
             if _is_ordinary(root, entry):
                 return None
             raise
+        kernels.check_elf_machine(path, wanted.kernel)
         kernel = kernels.read(path, wanted.kernel)
         if kernel is None:
             raise ImageFault(

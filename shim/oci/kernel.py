@@ -93,12 +93,26 @@ def says_solo5(path: Path) -> bool:
         return b"/nonexistent/solo5/" in file.read(1 << 16)
 
 
+def check_elf_machine(path: Path, name: str) -> None:
+    """Raise ImageFault when an ELF file, whatever else is in it, is for another machine than this node; blocks.
+
+    Said first of a file that was named as the kernel: a kernel for another machine may be no kernel known here.
+    """
+    with path.open("rb") as file:
+        if file.read(4) == b"\x7fELF" and (number := _machine(file)):
+            _require(_MACHINES.get(number, f"another machine (ELF e_machine {number})"), name)
+
+
 def check_machine(kernel: Kernel, name: str) -> None:
     """Raise ImageFault when the kernel is for another machine than this node."""
+    _require(kernel.machine, name)
+
+
+def _require(machine: str, name: str) -> None:
     node = os.uname().machine
-    if kernel.machine != node:
+    if machine != node:
         raise ImageFault(
-            f"the kernel is built for {kernel.machine}, this node is {node}",
+            f"the kernel is built for {machine}, this node is {node}",
             subject=name,
             remedy="use an image for this architecture",
         )
