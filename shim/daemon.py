@@ -44,8 +44,9 @@ _log = log.get(__name__)
 async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> Node:
     """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
     try:
-        for name in ("engine/calls", "containers", "sandboxes", "tty"):
-            (config.run_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty"):
+            (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise NodeFault(
             f"the run directory cannot be made: {os.strerror(error.errno or 0)}",

@@ -153,7 +153,8 @@ async def _launch(node: Node, spec: rewrite.Spec, image: Unikernel, network: Plu
         GuestSpec(
             arguments=image.arguments,
             environment=rewrite.environment(spec),
-            hostname=rewrite.hostname(spec),
+            # Without a pause container the configuration has no host name, but containerd says it here too.
+            hostname=rewrite.hostname(spec) or rewrite.environment(spec).get("HOSTNAME", ""),
             cmdline=image.cmdline,
             interfaces=network.interfaces,
         )

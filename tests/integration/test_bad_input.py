@@ -121,12 +121,7 @@ def test_a_monitor_that_is_not_installed_or_dies_at_once(tmp_path: Path) -> None
             dying.write_text("#!/bin/sh\necho 'qemu: this machine is too small' >&2\nexit 3\n")
             dying.chmod(0o755)
             tmp_path.chmod(0o755)
-            with running(Daemon(node, more=MONITORS.format(path=dying))) as _, LeakCheck(node, server):
-                with (
-                    server.cri.pod("unikernel") as pod,
-                    pytest.raises(grpc.RpcError, match="this machine is too small"),
-                ):
-                    pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
+            refused(node, server, dying, "died at once with status 3: qemu: this machine is too small")
 
 
 def refused(node: Node, server: Containerd, monitor: Path, words: str) -> None:

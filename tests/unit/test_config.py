@@ -46,5 +46,5 @@ def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InvalidRequest, match="no such"):
         config.load(tmp_path / "none.toml")
     monkeypatch.setenv("UNIKERNEL_SHIM_CONFIG", str(tmp_path / "other.toml"))
-    with pytest.raises(InvalidRequest, match="other.toml"):
+    with pytest.raises(InvalidRequest, match=r"other\.toml"):
         config.load()

@@ -1,0 +1,184 @@
+"""`unikernel-shim run` and `plan`: the same machinery with no containerd, typed as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import guest, layouts, paths
+from tests.integration.layouts import Site
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(params=["bridged", "routed"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A pod beside another in each layout, with no containerd."""
+    with getattr(layouts, request.param)() as made:
+        yield made
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A run directory of the test's own."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'run_dir = "{tmp_path}/run"\n')
+    return path
+
+
+@pytest.fixture(scope="module")
+def linux(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The kernel and an initrd."""
+    initrd = tmp_path_factory.mktemp("guest") / "initrd"
+    initrd.write_bytes(guest.initrd())
+    return guest.kernel(), initrd
+
+
+def command(config: Path, *words: str | Path) -> list[str]:
+    return [str(paths.BIN / "python3"), "-m", "shim.cli.main", "--config", str(config), *map(str, words)]
+
+
+def shim(config: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(config, *words), capture_output=True, text=True, timeout=60, check=False, cwd=paths.ROOT
+    )
+
+
+def test_plan_prints_and_touches_nothing(site: Site, config: Path) -> None:
+    before = layouts.dump(site.pod)
+    text = shim(config, "plan", "--netns", site.pod)
+    assert text.returncode == 0, text.stderr
+    assert "create tap tap0" in text.stdout and "undone by" in text.stdout
+    assert f"MAC      {site.mac}" in text.stdout and "address  " in text.stdout
+    plan = json.loads(shim(config, "plan", "--netns", str(site.path), "--dataplane", "bridge", "--json").stdout)
+    assert plan["guest"][0]["mac"] == site.mac
+    assert plan["guest"][0]["address"].split("/")[0] == site.address
+    assert all("operation" in entry and "inverses" in entry for entry in plan["operations"])
+    assert layouts.dump(site.pod) == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_run_serves_and_ctrl_c_restores(
+    signum: int, site: Site, config: Path, linux: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kernel, initrd = linux
+    before = layouts.dump(site.pod)
+    console = tmp_path / "console"
+    with console.open("wb") as out:
+        process = subprocess.Popen(
+            command(config, "run", "--netns", site.pod, "--memory", "128", "--initrd", initrd, kernel),
+            cwd=paths.ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        for _ in range(200):
+            if layouts.pings(site.node, site.address, count=1, wait=0.2) and "guest: ready" in console.read_text():
+                break
+            assert process.poll() is None, console.read_text()
+            time.sleep(0.05)
+        assert layouts.pings(site.peer, site.address), console.read_text()
+    finally:
+        process.send_signal(signum)
+        code = process.wait(20)
+    assert code in (0, 143), "QEMU takes SIGTERM for a wish to quit"
+    assert layouts.dump(site.pod) == before
+    assert list((tmp_path / "run" / "foreground").iterdir()) == []
+
+
+def test_run_gives_the_guests_own_exit(config: Path, linux: tuple[Path, Path]) -> None:
+    kernel, initrd = linux
+    done = shim(config, "run", "--initrd", initrd, "--cmdline", "harness.poweroff=0", kernel)
+    assert done.returncode == 0, done.stderr
+    assert "guest: up" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "/no/such/kernel"], 2, "no such file"),
+        (["run", "--netns", "no-such-netns", "KERNEL"], 1, "no-such-netns"),
+        (["run", "--monitor", "spt", "KERNEL"], 2, "io.unikernel.monitor"),
+        (["run", "--memory", "x", "KERNEL"], 2, "io.unikernel.memory"),
+        (["run", "/etc/hostname"], 1, "no kernel"),
+        (["plan", "--netns", "no-such-netns"], 1, "no-such-netns"),
+        (["plan", "--netns", "/proc/self/ns/net"], 1, "node"),
+        (["plan"], 2, "--netns"),
+        (["--config", "/no/such/config", "config"], 2, "no such configuration file"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_an_exit_code(
+    words: list[str], code: int, said: str, config: Path, linux: tuple[Path, Path]
+) -> None:
+    done = shim(config, *[str(linux[0]) if word == "KERNEL" else word for word in words])
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_config_prints_what_is_in_force(config: Path) -> None:
+    import tomllib
+
+    done = shim(config, "config")
+    assert tomllib.loads(done.stdout)["run_dir"] == f"{config.parent}/run"
+    assert tomllib.loads(done.stdout)["monitors"]["qemu"]["accel"] == "auto"
+
+
+@pytest.mark.parametrize("tender", ["spt", "hvt"])
+def test_a_solo5_guest_where_there_is_one(tender: str, config: Path) -> None:
+    """Needs `solo5-TENDER` on PATH and Solo5's own `test_hello.TENDER` beside it (no registry has either)."""
+    found = shutil.which(f"solo5-{tender}")
+    kernel = Path(found).parent / f"test_hello.{tender}" if found else None
+    if kernel is None or not kernel.exists():
+        pytest.skip(f"solo5-{tender} with test_hello.{tender} beside it is not on PATH: not run")
+    done = shim(config, "run", kernel, "Hello_Solo5")
+    assert done.returncode == 0, done.stderr
+    assert "Command line is: 'Hello_Solo5'" in done.stdout
+
+
+@pytest.mark.parametrize("tender", ["spt", "hvt"])
+def test_a_solo5_guest_on_the_pods_network(tender: str, config: Path) -> None:
+    """Solo5's `test_net` answers ping at 10.0.0.2, with the MAC it was given."""
+    found = shutil.which(f"solo5-{tender}")
+    kernel = Path(found).parent / f"test_net.{tender}" if found else None
+    if kernel is None or not kernel.exists():
+        pytest.skip(f"solo5-{tender} with test_net.{tender} beside it is not on PATH: not run")
+    names = layouts.namespaces("solo5node", "solo5pod")
+    with names as (node, pod):
+        layouts.ip("link", "add", "h0", "type", "veth", "peer", "name", "eth0", "netns", pod, namespace=node)
+        layouts.ip("address", "add", "10.0.0.1/24", "dev", "h0", namespace=node)
+        layouts.ip("link", "set", "h0", "up", namespace=node)
+        layouts.ip("address", "add", "10.0.0.2/24", "dev", "eth0", namespace=pod)
+        layouts.ip("link", "set", "eth0", "up", namespace=pod)
+        layouts.ip("route", "add", "default", "via", "10.0.0.1", namespace=pod)
+        assert layouts.pings(node, "10.0.0.2")
+        process = subprocess.Popen(
+            command(config, "run", "--netns", pod, kernel, "verbose"),
+            cwd=paths.ROOT,
+            stdout=subprocess.DEVNULL,
+            env=dict(os.environ),
+        )
+        try:
+            for _ in range(100):
+                if layouts.ip("link", "show", "dev", "tap0", namespace=pod) if _tap(pod) else False:
+                    break
+                time.sleep(0.05)
+            time.sleep(0.3)
+            assert layouts.pings(node, "10.0.0.2"), "the guest does not answer with the MAC the node knows"
+        finally:
+            process.terminate()
+            assert process.wait(10) == 143
+        assert layouts.pings(node, "10.0.0.2"), "eth0 is not back"
+
+
+def _tap(pod: str) -> bool:
+    return "tap0" in layouts.ip("-brief", "link", namespace=pod)
