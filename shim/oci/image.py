@@ -60,6 +60,14 @@ def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, 
         return None
     name, path, kernel = found
     kernels.check_machine(kernel, name)
+    if kernel.block_devices:
+        # Every device of a manifest must be attached, or the tender ends.
+        raise ImageFault(
+            f"the kernel's manifest asks for block devices [{', '.join(kernel.block_devices)}], "
+            "which are not supported yet",
+            subject=name,
+            remedy="build it without them",
+        )
     _check_pair(wanted)
     guest = _guest(kernel, wanted)
     monitor = _monitor(kernel, guest, wanted)

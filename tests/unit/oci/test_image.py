@@ -25,6 +25,8 @@ def root(tmp_path: Path) -> Path:
         "hello.spt": elf.solo5(nets=[b"service0"], machine=_HERE),
         "hello.hvt": elf.solo5(elf.HVT, machine=_HERE),
         "hello.virtio": elf.solo5(elf.VIRTIO, machine=_HERE),
+        "blk.spt": elf.solo5(blocks=[b"storage"], machine=_HERE),
+        "other": elf.program(_ELSEWHERE),
         "other.spt": elf.solo5(machine=_ELSEWHERE),
         "cut.spt": elf.solo5(machine=_HERE)[:-8],
         "cut": elf.program(_HERE)[:-8],
@@ -116,6 +118,17 @@ def test_an_annotated_broken_file(root: Path) -> None:
 def test_another_architecture(root: Path) -> None:
     with pytest.raises(ImageFault, match=r"built for .*, this node is"):
         ask(root, "/other.spt")
+
+
+def test_another_architecture_in_a_file_that_is_no_kernel_here(root: Path) -> None:
+    with pytest.raises(ImageFault, match=r"built for .*, this node is"):
+        ask(root, kernel="/other")
+    assert ask(root, "/other") is None
+
+
+def test_a_kernel_that_wants_a_block_device(root: Path) -> None:
+    with pytest.raises(ImageFault, match=r"block devices \[storage\], which are not supported yet"):
+        ask(root, "/blk.spt")
 
 
 def test_a_tender_that_nobody_has(root: Path) -> None:
