@@ -28,7 +28,7 @@ from shim.rpc.ttrpc_server import TtrpcServer
 from shim.sandbox.adoption import adopt_all
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
-from shim.sandbox.record import ContainerRecord
+from shim.sandbox.record import ContainerRecord, SandboxRecord
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
@@ -58,12 +58,15 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
     reaper.start()
     journal = Journal(config.run_dir / "journal", ContainerRecord)
     journal.open()
+    pods = Journal(config.run_dir / "journal" / "pods", SandboxRecord)
+    pods.open()
     root = config.run_dir / "engine"
     return Node(
         config=config,
         reaper=reaper,
         engine=await engine.find(reaper, config.engine.path, root, root / "calls"),
         journal=journal,
+        pods=pods,
         guests=guests(),
         monitors=monitors(config.monitors, functools.partial(run, reaper), config.run_dir),
         announce=announce,

@@ -41,6 +41,9 @@ class Journal(Generic[Record]):
                 f"the journal cannot be kept: {os.strerror(error.errno or 0)}",
                 subject=os.fspath(self._directory),
             ) from error
+        # Where a former daemon was killed between the two steps of a write.
+        for draft in self._directory.glob(".*.draft"):
+            draft.unlink(missing_ok=True)
 
     def write(self, key: str, record: Record) -> None:
         """Write or replace a record. Raises NodeFault (disk full, read-only): what is not written may not be done."""

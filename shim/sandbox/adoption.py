@@ -14,10 +14,11 @@ from shim.errors import ShimError
 from shim.oci import bundle
 from shim.process import pidfd
 from shim.process.relay import Overheard
-from shim.process.stdio import open_outputs, open_stdin
+from shim.process.stdio import Descriptors, open_outputs, open_stdin
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
+from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status
 from shim.sandbox.teardown import dismantle
@@ -26,7 +27,9 @@ _log = log.get(__name__)
 
 
 async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
-    """Go through the journal; a record that can be neither adopted nor removed is logged and kept."""
+    """Go through the journals; a record that can be neither adopted nor removed is logged and kept."""
+    for pod in (await asyncio.to_thread(node.pods.records)).values():
+        sandboxes.restore(Sandbox.of(node, pod))
     for record in (await asyncio.to_thread(node.journal.records)).values():
         try:
             await _adopt(node, sandboxes, record)
@@ -70,8 +73,6 @@ def _lives(record: ContainerRecord) -> bool:
 
 async def _reopen(node: Node, container: Container) -> None:
     """Take up the relay of a monitor's stderr and the hold on stdin; the other streams are the process's own."""
-    from shim.process.stdio import Descriptors
-
     record = container.record
     container.init.descriptors = Descriptors()
     try:

@@ -129,6 +129,7 @@ class _Creation:
             spec = await self._sandbox.ordinary(self._spec)
             if spec is not self._spec:
                 record.own_bundle = node.container_dir(record.namespace, record.container)
+                node.journal.write(record.key, record)
                 spec = rewrite.with_root(spec, bundle.root_of(record.bundle, spec))
         if record.own_bundle is not None:
             await asyncio.to_thread(bundle.write_spec, record.own_bundle, spec)

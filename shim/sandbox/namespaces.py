@@ -55,6 +55,16 @@ def pin(directory: Path, hostname: str) -> dict[str, str]:
     return {kind: os.fspath(directory / kind) for kind in _KINDS}
 
 
+def pinned(directory: Path) -> dict[str, str] | None:
+    """The paths that `pin` returned for `directory`, None where it did not come to its end; blocks."""
+    paths = {kind: directory / kind for kind in _KINDS}
+    # A pinned namespace is a file of nsfs, so on a device other than its directory's.
+    if all(path.exists() and path.stat().st_dev != directory.stat().st_dev for path in paths.values()):
+        return {kind: os.fspath(path) for kind, path in paths.items()}
+    unpin(directory)
+    return None
+
+
 def unpin(directory: Path) -> None:
     """Let the namespaces go; harmless when there are none; blocks."""
     for kind in _KINDS:

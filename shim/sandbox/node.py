@@ -13,7 +13,7 @@ from shim.monitors.base import Monitor
 from shim.oci.engine import Engine
 from shim.process.reaper import Reaper
 from shim.sandbox.occurrences import Occurrence
-from shim.sandbox.record import ContainerRecord
+from shim.sandbox.record import ContainerRecord, SandboxRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Node:
     reaper: Reaper
     engine: Engine
     journal: Journal[ContainerRecord]
+    pods: Journal[SandboxRecord]
     guests: Mapping[str, Guest]
     monitors: Mapping[str, Monitor]
     announce: Callable[[Occurrence], None]

@@ -1,4 +1,4 @@
-"""What the journal holds of a container: enough to adopt it, or to remove every trace of it."""
+"""What the journals hold of a container and of a sandbox: enough to adopt it, or to remove every trace of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,33 @@ import msgspec
 from shim.network.plan import Plan
 from shim.process.reaper import Exit
 from shim.process.stdio import Streams
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """What the Sandbox Controller's caller says of the pod. `netns` is "" for the node's own network."""
+
+    netns: str = ""
+    hostname: str = ""
+    name: str = ""
+    namespace: str = ""
+    host_ipc: bool = False
+
+
+class SandboxRecord(msgspec.Struct, kw_only=True):
+    """One sandbox of the Sandbox Controller; what it pinned is under its directory, whatever the record says."""
+
+    namespace: str
+    sandbox: str
+    pod: Pod
+    created_at: int
+    """Nanoseconds since the epoch."""
+    started: bool = False
+    exit: Exit | None = None
+
+    @property
+    def key(self) -> str:
+        """The record's name in the journal."""
+        return f"{self.namespace}@{self.sandbox}"
 
 
 class PodPlan(msgspec.Struct, frozen=True, kw_only=True):

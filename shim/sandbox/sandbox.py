@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from shim import log
 from shim.errors import AlreadyExists, ShimError, WrongState
 from shim.oci import rewrite
@@ -17,18 +15,9 @@ from shim.process.reaper import Exit
 from shim.sandbox import namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
+from shim.sandbox.record import Pod, SandboxRecord
 
 _log = log.get(__name__)
-
-
-class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller says of the pod. `netns` is "" for the node's own network."""
-
-    netns: str = ""
-    hostname: str = ""
-    name: str = ""
-    namespace: str = ""
-    host_ipc: bool = False
 
 
 class Sandbox:
@@ -91,8 +80,33 @@ class Sandbox:
         if self.pod is None or not rewrite.wants_pause(spec):
             return spec
         if self._pinned is None and self.pod.netns:
-            self._pinned = await asyncio.to_thread(namespaces.pin, self.directory, self.pod.hostname)
+            # A former daemon may have pinned them, and containers may be in them.
+            self._pinned = await asyncio.to_thread(namespaces.pinned, self.directory) or await asyncio.to_thread(
+                namespaces.pin, self.directory, self.pod.hostname
+            )
         return rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned or {})
+
+    def note(self) -> None:
+        """Write what the next daemon must know. Raises NodeFault. An implied sandbox is known by its containers."""
+        if self.pod is not None:
+            record = SandboxRecord(
+                namespace=self.namespace,
+                sandbox=self.id,
+                pod=self.pod,
+                created_at=self.created_at,
+                started=self.started,
+                exit=self.exit,
+            )
+            self.node.pods.write(record.key, record)
+
+    @classmethod
+    def of(cls, node: Node, record: SandboxRecord) -> Sandbox:
+        """The sandbox that a former daemon noted, as yet without containers."""
+        sandbox = cls(node, record.namespace, record.sandbox, record.pod)
+        sandbox.created_at, sandbox.started, sandbox.exit = record.created_at, record.started, record.exit
+        if sandbox.exit is not None:
+            sandbox.ended.set()
+        return sandbox
 
     def start(self) -> None:
         """Say that the sandbox runs. Raises AlreadyExists when it does, WrongState when it has ended."""
@@ -101,6 +115,7 @@ class Sandbox:
         if self.started:
             raise AlreadyExists("the sandbox has been started", subject=self.id)
         self.started = True
+        self.note()
 
     async def stop(self) -> None:
         """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated."""
@@ -109,6 +124,7 @@ class Sandbox:
                 await container.stop()
             if self.exit is None:
                 self.exit = Exit(0, time.time_ns())
+                self.note()
                 self.ended.set()
 
     async def dissolve(self) -> None:
@@ -126,6 +142,7 @@ class Sandbox:
             await asyncio.to_thread(self._remove_own)
         if failure is not None:
             raise failure
+        self.node.pods.forget(f"{self.namespace}@{self.id}")
 
     def _remove_own(self) -> None:
         namespaces.unpin(self.directory)

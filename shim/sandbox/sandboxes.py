@@ -14,7 +14,8 @@ from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.node import Node
 from shim.sandbox.process import Process
-from shim.sandbox.sandbox import Pod, Sandbox
+from shim.sandbox.record import Pod
+from shim.sandbox.sandbox import Sandbox
 
 _log = log.get(__name__)
 
@@ -52,8 +53,14 @@ class Sandboxes:
         identifiers.check(id, "sandbox id")
         if (namespace, id) in self._sandboxes:
             raise AlreadyExists("a sandbox with this id exists", subject=id)
-        sandbox = self._sandboxes[namespace, id] = Sandbox(self.node, namespace, id, pod)
+        sandbox = Sandbox(self.node, namespace, id, pod)
+        sandbox.note()
+        self._sandboxes[namespace, id] = sandbox
         return sandbox
+
+    def restore(self, sandbox: Sandbox) -> None:
+        """Take in a sandbox that a former daemon made, before its containers."""
+        self._sandboxes[sandbox.namespace, sandbox.id] = sandbox
 
     async def remove(self, namespace: str, id: str) -> None:
         """Remove a sandbox with all that is in it. Raises NotFound."""

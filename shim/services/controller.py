@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError
 from shim.config import Config
 from shim.errors import InvalidRequest, Unsupported
 from shim.rpc.service import Call
-from shim.sandbox.sandbox import Pod, Sandbox
+from shim.sandbox.record import Pod
+from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import timestamp
 from shim.wire import cri_v1_pb2, types_pb2
