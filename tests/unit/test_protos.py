@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from shim.wire import (
     bootstrap_v1_pb2,
@@ -78,7 +79,7 @@ _U32, _STR, _BYTES, _BOOL, _MSG = (
     FieldDescriptor.TYPE_BOOL,
     FieldDescriptor.TYPE_MESSAGE,
 )
-_FIELDS = {
+_FIELDS: dict[str, tuple[type[Message], dict[int, tuple[str, int]]]] = {
     "containerd.task.v3.CreateTaskRequest": (
         task_v3_pb2.CreateTaskRequest,
         {
