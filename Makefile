@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration lint format proto bench clean distclean install uninstall
+.PHONY: help setup demo test test-unit test-integration lint format lock proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -62,7 +62,13 @@ clean: ## what was generated or built; the virtual environment and unpacked pack
 distclean: clean ## that as well: the next `make test` begins from nothing
 	rm -rf .venv .cache
 
-install: ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
+lock: .cache/unit ## renew both lock files from pyproject.toml
+	@$(VENV)/python -m pip install -q pip-tools
+	@for each in "requirements.lock --extra dev" requirements-node.lock; do \
+	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
+	        --strip-extras --upgrade -o $$each pyproject.toml; done
+
+install: .cache/unit ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
 	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
 	    contrib/install/install.sh
 

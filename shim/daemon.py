@@ -7,11 +7,10 @@ import functools
 import os
 import signal
 from collections.abc import Callable
-from importlib.metadata import version
 
 import uvloop
 
-from shim import log
+from shim import __version__, log
 from shim.config import Config
 from shim.errors import NodeFault
 from shim.events import Publisher
@@ -120,7 +119,7 @@ def _services(config: Config, sandboxes: Sandboxes) -> tuple[list[Service], Serv
         )
         for pb in (task_v2_pb2, task_v3_pb2)
     ]
-    bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, version("unikernel-shim"))
+    bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, __version__)
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
     controller = from_descriptor(
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],

@@ -15,9 +15,8 @@ mkdir -p "$target" "$DESTDIR$BINDIR" "$DESTDIR$SYSCONFDIR/unikernel-shim" "$DEST
     fail "cannot write to $target: run it as root, or with DESTDIR"
 
 "$PYTHON" -m venv --clear "$target/venv" || fail "$PYTHON has no venv module: install python3-venv"
-# The locked releases, checked by hash: those the tests ran with.
-"$target/venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$here/requirements.lock"
-"$target/venv/bin/python" "$here/protos/generate.py" >/dev/null
+# The locked releases, checked by hash: those the tests ran with. `make` has generated shim/wire in the checkout.
+"$target/venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$here/requirements-node.lock"
 site=$("$target/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 rm -rf "$site/shim"
 (cd "$here" && find shim -name __pycache__ -prune -o \( -name '*.py' -o -name '*.pyi' -o -name py.typed \) -print0 |

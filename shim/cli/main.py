@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from shim import __version__
 from shim.errors import Fault, InvalidRequest, ShimError
 
 _USAGE_ERROR, _NODE_ERROR = 2, 1
@@ -31,7 +32,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="unikernel-shim")
+@click.version_option(__version__, prog_name="unikernel-shim")
 @click.option(
     "--config",
     "config_path",
