@@ -8,7 +8,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-sys.path.insert(0, str(Path(__file__).parent / "protos"))
+_ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(_ROOT / "protos"))
 
 
 class _BuildPy(build_py):
@@ -17,6 +18,12 @@ class _BuildPy(build_py):
 
         generate()
         super().run()
+
+    def get_source_files(self) -> list[str]:
+        """What goes into a source distribution: the contract and its generator too, and nothing that they make."""
+        kept = [name for name in super().get_source_files() if "_pb2.py" not in name]
+        protos = sorted(path for path in (_ROOT / "protos").iterdir() if path.is_file())
+        return [*kept, *(str(path.relative_to(_ROOT)) for path in protos)]
 
 
 setup(cmdclass={"build_py": _BuildPy})
