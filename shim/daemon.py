@@ -7,6 +7,8 @@ import functools
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
 
 import uvloop
 
@@ -88,9 +90,9 @@ async def _serve(config: Config) -> None:
     node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"))
     sandboxes = Sandboxes(node)
     await adopt_all(node, sandboxes)
-    tasks, courier, controller = _services(config, sandboxes)
-    ttrpc = TtrpcServer([*tasks, courier])
-    grpc = GrpcServer([*tasks, controller])
+    doors = _services(config, sandboxes)
+    ttrpc = TtrpcServer(doors.ttrpc)
+    grpc = GrpcServer(doors.grpc)
     try:
         await grpc.start(config.grpc_socket)
         await ttrpc.start(config.ttrpc_socket)
@@ -111,14 +113,21 @@ async def _serve(config: Config) -> None:
         node.reaper.stop()
 
 
-def _services(config: Config, sandboxes: Sandboxes) -> tuple[list[Service], Service, Service]:
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """What each transport serves."""
+
+    ttrpc: tuple[Service, ...]
+    grpc: tuple[Service, ...]
+
+
+def _services(config: Config, sandboxes: Sandboxes) -> _Doors:
     destinations = Destinations()
-    tasks = [
-        from_descriptor(
-            pb.DESCRIPTOR.services_by_name["Task"], TaskService(pb, sandboxes, destinations), cancellable={"Wait"}
-        )
-        for pb in (task_v2_pb2, task_v3_pb2)
-    ]
+
+    def task(pb: ModuleType) -> Service:
+        handlers = TaskService(pb, sandboxes, destinations)
+        return from_descriptor(pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Wait"})
+
     bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, __version__)
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
     controller = from_descriptor(
@@ -126,4 +135,6 @@ def _services(config: Config, sandboxes: Sandboxes) -> tuple[list[Service], Serv
         ControllerService(sandboxes, config),
         cancellable={"Wait"},
     )
-    return tasks, courier, controller
+    v3 = task(task_v3_pb2)
+    # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
+    return _Doors(ttrpc=(task(task_v2_pb2), v3, courier), grpc=(v3, controller))
