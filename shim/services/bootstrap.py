@@ -42,12 +42,13 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     publish_binary: str = ""
     socket: str = ""
+    debug_socket: str = ""
     debug: bool = False
     info: bool = False
     version: bool = False
 
 
-_TEXT = ("id", "namespace", "bundle", "address", "publish-binary", "socket")
+_TEXT = ("id", "namespace", "bundle", "address", "publish-binary", "socket", "debug-socket")
 _SWITCHES = {"debug": "debug", "info": "info", "v": "version", "version": "version"}
 
 
@@ -132,7 +133,7 @@ class BootstrapService:
 
     async def _delete(self, namespace: str, container: str, bundle: str) -> Message:
         """Remove whatever is left of a container whose shim containerd could not reach."""
-        process = await self._sandboxes.destroy(namespace, container)
+        process = await self._sandboxes.destroy_pod(namespace, container)
         self._destinations.forget(namespace, container)
         if process is not None:
             return task_v2_pb2.DeleteResponse(
