@@ -23,6 +23,7 @@ KERNEL = Path("/unikernel/kernel")
 INITRD = Path("/unikernel/initrd")
 
 _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
+_CONTAINER_NAME = "io.kubernetes.cri.container-name"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
@@ -51,6 +52,11 @@ def annotations_of(spec: Spec) -> dict[str, str]:
 def sandbox_id(spec: Spec) -> str:
     """The pod's sandbox id as containerd's CRI plugin notes it, or "" outside a pod."""
     return annotations_of(spec).get(_SANDBOX_ID, "")
+
+
+def container_name(spec: Spec) -> str:
+    """What the pod calls the container, the same in each of its lives, or "" outside a pod."""
+    return annotations_of(spec).get(_CONTAINER_NAME, "")
 
 
 def is_sandbox(spec: Spec) -> bool:

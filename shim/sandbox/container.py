@@ -18,7 +18,7 @@ import msgspec
 from shim import log, stats
 from shim.errors import AlreadyExists, InvalidRequest, NodeFault, NotFound, ShimError, TimedOut, Unsupported, WrongState
 from shim.oci.engine import Engine
-from shim.oci.rewrite import Spec, namespace_path
+from shim.oci.rewrite import Spec, container_name, namespace_path
 from shim.process import pidfd
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
@@ -78,6 +78,11 @@ class Container:
         return self.record.container
 
     @property
+    def name(self) -> str:
+        """What the pod calls the container in each of its lives, "" outside Kubernetes."""
+        return container_name(self._spec)
+
+    @property
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
 
@@ -113,6 +118,8 @@ class Container:
             await self._handle_init_exit(ended)
 
     async def _handle_init_exit(self, ended: Exit) -> None:
+        if self.init.status in (Status.STOPPED, Status.DELETED):
+            return  # a deletion that could not wait for this has handled it
         if self._killed_by and ended.status == 128 + signal.SIGKILL:
             ended = Exit(128 + self._killed_by, ended.at)
         await self._tidy_up()
@@ -344,6 +351,10 @@ class Container:
             return
         with contextlib.suppress(NotFound):
             await self.kill("", signal.SIGKILL, everyone=False)
+        if self.init.status is Status.PAUSED:
+            # A frozen process takes its death when it is thawed (cgroup-v1/freezer-subsystem.rst).
+            with contextlib.suppress(ShimError):
+                await self.resume()
         try:
             async with asyncio.timeout(_EXECS_END):
                 await self.init.wait()

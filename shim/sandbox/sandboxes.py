@@ -16,6 +16,7 @@ from shim.sandbox.node import Node
 from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.state import Status
 
 _log = log.get(__name__)
 
@@ -62,6 +63,18 @@ class Sandboxes:
         """Take in a sandbox that a former daemon made, before its containers."""
         self._sandboxes[sandbox.namespace, sandbox.id] = sandbox
 
+    async def stop(self, namespace: str, id: str) -> None:
+        """Stop a sandbox. Raises NotFound.
+
+        containerd stops and deletes the tasks first. One that still lives it has given up, as it does where a Wait
+        broke, and nobody will delete; and as long as it is there containerd refuses to remove the pod.
+        """
+        sandbox = self.sandbox(namespace, id)
+        living = [held for held in sandbox.containers.values() if held.init.status is not Status.STOPPED]
+        await sandbox.stop()
+        for container in living:
+            await self.destroy(namespace, container.id)
+
     async def remove(self, namespace: str, id: str) -> None:
         """Remove a sandbox with all that is in it. Raises NotFound."""
         sandbox = self.sandbox(namespace, id)
@@ -88,6 +101,7 @@ class Sandboxes:
             sandbox.arriving += 1
             try:
                 async with sandbox.lock:
+                    await self._supersede(sandbox, rewrite.container_name(spec))
                     container = await creation.create(self.node, sandbox, order, spec)
                     sandbox.containers[order.id] = container
                     self._containers[key] = container
@@ -97,6 +111,16 @@ class Sandboxes:
             return container
         finally:
             self._creating.discard(key)
+
+    async def _supersede(self, sandbox: Sandbox, name: str) -> None:
+        """Remove a former life of the container that is to be created.
+
+        containerd takes a Wait that breaks, as when the daemon is restarted, for the container's exit, and then never
+        deletes the task. The pod's next life of the container would meet it on the network.
+        """
+        for former in [held for held in sandbox.containers.values() if name and held.name == name]:
+            _log.warning("superseded", container=former.id, namespace=sandbox.namespace, name=name)
+            await self.destroy(sandbox.namespace, former.id)
 
     def adopt(self, container: Container) -> None:
         """Take in a container that a former daemon created."""
@@ -127,6 +151,17 @@ class Sandboxes:
         process = await container.destroy()
         self._drop(container)
         return process
+
+    async def destroy_pod(self, namespace: str, id: str) -> Process | None:
+        """As `destroy`, with all that is in the sandbox of that id: where a pod's pause container goes, the pod goes.
+
+        containerd has its couriers delete no other container of the pod.
+        """
+        container = self._containers.get((namespace, id))
+        if (namespace, id) in self._sandboxes:
+            await self.remove(namespace, id)
+            return container.init if container is not None else None
+        return await self.destroy(namespace, id)
 
     def _drop(self, container: Container) -> None:
         record = container.record

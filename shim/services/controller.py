@@ -86,7 +86,7 @@ class ControllerService:
 
     async def stop(self, request: Any, call: Call) -> Any:
         """Kill what runs and give the network back, before containerd runs the CNI plugin's DEL."""
-        await self._sandbox(request, call).stop()
+        await self._sandboxes.stop(call.namespace, request.sandbox_id)
         return pb.ControllerStopResponse()
 
     async def wait(self, request: Any, call: Call) -> Any:

@@ -72,6 +72,7 @@ class Pod:
         image: str,
         *,
         name: str = "",
+        attempt: int = 0,
         command: Sequence[str] = (),
         args: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
@@ -87,7 +88,7 @@ class Pod:
         pb = self.client.messages
         name = name or f"c{next(_numbers)}"
         config = pb.ContainerConfig(
-            metadata=pb.ContainerMetadata(name=name),
+            metadata=pb.ContainerMetadata(name=name, attempt=attempt),
             image=pb.ImageSpec(image=image),
             command=command,
             args=args,

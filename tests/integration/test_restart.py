@@ -1,0 +1,252 @@
+"""The daemon or containerd ends, well or badly, while pods run; what follows is whole, or gone without a trace.
+
+What containerd (2.1.9, and its main branch) makes of a daemon that ends is its own: a Wait that breaks is an exit with
+status 255 to its CRI plugin. In the sandbox plugin's mode the pod stays ready and goes on serving, and the container's
+next life takes the place of the one given up. In the courier's mode containerd has each task deleted at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.integration import guest, images
+from tests.integration.conftest import fresh_node, running
+from tests.integration.containerd import Containerd
+from tests.integration.cri import Pod
+from tests.integration.daemon import Daemon
+from tests.integration.leaks import LeakCheck
+from tests.integration.node import Node
+from tests.integration.ready import served
+
+pytestmark = pytest.mark.timeout(120)
+
+#: The daemon that runs now is another process than before; and containerd itself leaves the directory of a task whose
+#: shim it could not reach until its own next start.
+_NOT_OURS = re.compile(r"process .*/unikernel-shim serve$|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node of its own: a daemon that dies is not for other tests."""
+    with fresh_node("re") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def containerd(node: Node) -> Iterator[Containerd]:
+    server = Containerd(node)
+    with running(server):
+        server.load(images.linux())
+        yield server
+
+
+@pytest.fixture(scope="module")
+def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
+    server = Daemon(node)
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
+    check = LeakCheck(node, containerd, grace=3)
+    before = check.__enter__()
+    yield before
+    leaked = [line for line in check.settled() if not _NOT_OURS.search(line)]
+    assert not leaked, "left behind:\n" + "\n".join(leaked)
+
+
+def unikernel(pod: Pod, **options: Any) -> str:
+    """Start the Linux guest in the pod."""
+    return pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS, **options)
+
+
+def eventually(question: Callable[[], object], within: float = 15.0) -> None:
+    """Wait until the answer is true: containerd's gRPC dials a daemon that was away only now and then."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            if question():
+                return
+        except (grpc.RpcError, LookupError):
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def removed(pod: Pod) -> bool:
+    """Remove the pod; raises grpc.RpcError."""
+    pod.remove()
+    return True
+
+
+def end(daemon: Daemon, how: str) -> None:
+    if how == "SIGTERM":
+        assert daemon.stop() == 0
+    else:
+        daemon.kill()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_pods_of_the_sandbox_plugin_survive_the_daemon(
+    how: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    pb = cri.messages
+    with cri.pod("unikernel") as pod, cri.pod("unikernel") as other:
+        sidecar = pod.run(images.BUSYBOX, name="sidecar", command=["/bin/sleep", "3600"])
+        container = unikernel(pod, name="guest")
+        ordinary = other.run(images.BUSYBOX)
+        boot = served(node, pod.address)["boot"]
+
+        end(daemon, how)
+        assert guest.page(node.fetch(pod.address))["boot"] == boot
+        assert "an ordinary pod" in node.fetch(other.address)
+        time.sleep(1)  # whatever containerd does about it
+        daemon.start()
+
+        assert served(node, pod.address)["boot"] == boot
+        for sandbox in (pod, other):
+            identifier = sandbox.id
+            eventually(lambda: cri.sandbox(identifier).state == pb.SANDBOX_READY)  # noqa: B023 - called at once
+        for each in (container, sidecar, ordinary):
+            assert cri.wait_exit(each).exit_code == 255
+        # As the kubelet does: each container's next life, in the same pod.
+        sidecar = pod.run(images.BUSYBOX, name="sidecar", attempt=1, command=["/bin/sleep", "3600"])
+        shown = cri.exec(sidecar, "ip", "-4", "address", "show", "eth0").stdout
+        assert "inet " not in shown, "the unikernel still has the address"
+        # The pinned namespaces are known again.
+        assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
+        container = unikernel(pod, name="guest", attempt=1)
+        assert served(node, pod.address)["boot"] != boot
+        cri.stop(container)
+        assert cri.wait_exit(container).exit_code in (0, 143)
+        assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_pods_of_the_courier_end_with_the_daemon_and_leave_nothing(
+    how: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    with cri.pod("unikernel-podsandbox") as pod:
+        container = unikernel(pod)
+        sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
+        served(node, pod.address)
+        try:
+            end(daemon, how)
+            for each in (container, sidecar):
+                cri.wait_exit(each)
+            eventually(lambda: containerd.netns(pod.address))  # eth0 is whole again
+        finally:
+            # The couriers have started a daemon; have it replaced by the one that the fixture knows.
+            _replace(node, daemon)
+    with cri.pod("unikernel-podsandbox") as pod:
+        unikernel(pod)
+        served(node, pod.address)
+
+
+def _replace(node: Node, daemon: Daemon) -> None:
+    for pid in daemons(node):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while daemons(node) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    daemon.start()
+
+
+def daemons(node: Node) -> list[int]:
+    """Daemons that serve on the node, whoever started them."""
+    found = []
+    for pid in node.processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+            if b"serve" in words and any(word.endswith(b"/unikernel-shim") for word in words):
+                found.append(pid)
+    return found
+
+
+def test_a_monitor_that_dies_while_no_daemon_runs(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    with cri.pod("unikernel") as pod:
+        container = unikernel(pod)
+        sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
+        served(node, pod.address)
+        monitors = containerd.ctr("task", "ps", container).split()[2:3]
+        daemon.kill()
+        subprocess.run(["kill", "-9", *monitors], check=True)
+        time.sleep(0.3)
+        daemon.start()
+        assert cri.wait_exit(container).exit_code in (137, 255)
+        assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.08, 0.15, 0.25, 0.4])
+def test_killed_while_it_creates(
+    delay: float, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """Whatever the moment: the next daemon finishes or undoes, and the pod works or can be removed."""
+    cri = containerd.cri
+    pod = cri.pod("unikernel")
+    identifier = pod.create(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
+
+    def start() -> None:
+        with contextlib.suppress(grpc.RpcError):
+            cri.start(identifier)
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    time.sleep(delay)
+    daemon.kill()
+    daemon.start()
+    starting.join()
+    eventually(lambda: removed(pod))
+
+
+def test_containerd_is_killed_and_comes_back(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    pb = cri.messages
+    with cri.pod("unikernel") as pod, cri.pod("unikernel-podsandbox") as other:
+        container, second = unikernel(pod), unikernel(other)
+        boots = [served(node, each.address)["boot"] for each in (pod, other)]
+        containerd.kill()
+        assert [guest.page(node.fetch(each.address))["boot"] for each in (pod, other)] == boots
+        containerd.start()
+        assert [guest.page(node.fetch(each.address))["boot"] for each in (pod, other)] == boots
+        for each in (container, second):
+            assert cri.status(each).state == pb.CONTAINER_RUNNING
+        cri.stop(container)
+        assert cri.wait_exit(container).exit_code in (0, 143)
+
+
+@pytest.mark.parametrize("sandboxer", ["unikernel", "unikernel-podsandbox"])
+def test_the_namespace_is_taken_away_before_the_delete(
+    sandboxer: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    with cri.pod(sandboxer) as pod:
+        netns = containerd.netns(pod.address)
+        container = unikernel(pod)
+        served(node, pod.address)
+        subprocess.run(["umount", "--lazy", str(netns)], check=True)
+        netns.unlink()
+        cri.stop(container)
+        cri.wait_exit(container)
+        cri.remove(container)
