@@ -108,7 +108,10 @@ def _run_dir() -> str:
     if b"run_dir" in text:
         import tomllib
 
-        return str(tomllib.loads(text.decode()).get("run_dir", "/run/unikernel-shim"))
+        try:
+            return str(tomllib.loads(text.decode()).get("run_dir", "/run/unikernel-shim"))
+        except ValueError as error:
+            raise Failure(f"the configuration cannot be read: {path}: {error}") from None
     return "/run/unikernel-shim"
 
 
@@ -120,6 +123,9 @@ def _connect(path: str) -> _socket.socket | None:
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         return None
+    except OSError as error:
+        connection.close()
+        raise Failure(f"the daemon cannot be reached at {path}: {error.strerror}") from None
     return connection
 
 
@@ -130,6 +136,16 @@ def _serve_command() -> list[str]:
         return [named, "serve"]
     beside = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), "unikernel-shim")  # noqa: PTH118, PTH120
     return [beside, "serve"]
+
+
+def _last_line(path: str) -> str:
+    """What the daemon said last, which is why it ended."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            lines = file.read()[-4096:].decode(errors="replace").strip().splitlines()
+    except OSError:
+        return "no word of it"
+    return lines[-1] if lines else "no word of it"
 
 
 def _start_daemon(run_dir: str, path: str) -> _socket.socket:
@@ -167,7 +183,8 @@ def _start_daemon(run_dir: str, path: str) -> _socket.socket:
                 return connection
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                raise Failure(f"the daemon ended with status {os.waitstatus_to_exitcode(status)}; see {log}")
+                code = os.waitstatus_to_exitcode(status)
+                raise Failure(f"the daemon ended with status {code}: {_last_line(log)} (see {log})")
             time.sleep(0.01)
         raise Failure(f"the daemon did not answer within {_STARTING:g} s; see {log}")
     finally:
