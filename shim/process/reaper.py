@@ -1,12 +1,14 @@
 """Who starts processes and who hears of their end.
 
 The daemon is a child subreaper: a container's init, forked by the engine, becomes the daemon's child when the engine
-exits. So one place collects every child, by SIGCHLD, and hands each exit to whoever watches that pid.
+exits. So one place collects every child and hands each exit to whoever watches that pid. A watched child is noticed by
+its pidfd; SIGCHLD tells of those that nobody watches: orphans, and an init that dies before its pid is known.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,7 +57,7 @@ class Reaper:
     """Collects the exits of all children of this process; one per event loop."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, asyncio.Future[Exit]] = {}
+        self._watched: dict[int, tuple[asyncio.Future[Exit], int]] = {}
         self._early: list[dict[int, Exit]] = []
         self._signals = -1
 
@@ -79,7 +81,9 @@ class Reaper:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
     def _notice(self) -> None:
-        os.read(self._signals, _SIGINFO)
+        # A thread that a library made before us may have had the signal.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._signals, _SIGINFO)
         self._collect()
 
     @contextmanager
@@ -102,8 +106,11 @@ class Reaper:
         future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         if early and pid in early:
             future.set_result(early.pop(pid))
-        else:
-            self._watched[pid] = future
+            return future
+        # Ours and not yet collected, so there is such a process, dead or alive.
+        descriptor = pidfd.open_pidfd(pid)
+        self._watched[pid] = future, descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._collect_one, pid)
         return future
 
     def adopt(self, pid: int, started: int) -> asyncio.Future[Exit]:
@@ -138,6 +145,16 @@ class Reaper:
         loop.add_reader(descriptor, ended)
         return future
 
+    def _collect_one(self, pid: int) -> None:
+        try:
+            collected, wait_status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else in this process waited for it.
+            self._deliver(pid, Exit(UNKNOWN_STATUS, time.time_ns()))
+            return
+        if collected:
+            self._deliver(pid, Exit(_decode(wait_status), time.time_ns()))
+
     def _collect(self) -> None:
         while True:
             try:
@@ -146,10 +163,16 @@ class Reaper:
                 return
             if pid == 0:
                 return
-            ended = Exit(_decode(wait_status), time.time_ns())
-            future = self._watched.pop(pid, None)
-            if future is None:
-                for exits in self._early:
-                    exits[pid] = ended
-            elif not future.done():
-                future.set_result(ended)
+            self._deliver(pid, Exit(_decode(wait_status), time.time_ns()))
+
+    def _deliver(self, pid: int, ended: Exit) -> None:
+        watched = self._watched.pop(pid, None)
+        if watched is None:
+            for exits in self._early:
+                exits[pid] = ended
+            return
+        future, descriptor = watched
+        future.get_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        if not future.done():
+            future.set_result(ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -112,6 +113,22 @@ async def test_a_pid_that_means_another_process_is_not_adopted(reaper: Reaper) -
     ended: Exit = await reaper.adopt(os.getpid(), 1)
     assert ended.status == UNKNOWN_STATUS
     assert abs(ended.at - time.time_ns()) < 10**10
+
+
+async def test_a_thread_that_takes_the_signals_takes_no_exit() -> None:
+    """A library's thread that was made before the reaper has SIGCHLD unblocked, and may have all of them."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    reaper = Reaper()
+    reaper.start()
+    try:
+        for status in range(20):
+            assert (await run(reaper, [_SH, "-c", f"exit {status}"], timeout=5)).status == status
+    finally:
+        reaper.stop()
+        done.set()
+        thread.join()
 
 
 async def test_signals_reach_the_program_as_from_a_shell(reaper: Reaper) -> None:
