@@ -1,11 +1,24 @@
-"""The contract's fixed points: names, numbers and types that others' programs rely on."""
+"""The contract's fixed points: names, numbers and types that others' programs rely on.
+
+Run as a program it writes `contract.lock`, all of the contract as it now is.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
 import pytest
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from shim import wire
 from shim.wire import (
     bootstrap_v1_pb2,
     cgroups_v1_pb2,
@@ -129,6 +142,16 @@ _FIELDS: dict[str, tuple[type[Message], dict[int, tuple[str, int]]]] = {
             7: ("spec", _MSG),
         },
     ),
+    "ttrpc.Request": (
+        ttrpc_pb2.Request,
+        {
+            1: ("service", _STR),
+            2: ("method", _STR),
+            3: ("payload", _BYTES),
+            4: ("timeout_nano", FieldDescriptor.TYPE_INT64),
+            5: ("metadata", _MSG),
+        },
+    ),
     "ttrpc.Response": (ttrpc_pb2.Response, {1: ("status", _MSG), 2: ("payload", _BYTES)}),
     "google.rpc.Status": (
         rpc_status_pb2.Status,
@@ -193,3 +216,83 @@ def test_the_bootstrap_message_as_containerd_2_3_writes_it() -> None:
     parameters = bootstrap_v1_pb2.BootstrapParams.FromString(vector)
     assert (parameters.instance_id, parameters.namespace) == ("i", "n")
     assert (parameters.containerd_ttrpc_address, parameters.containerd_grpc_address) == ("/t", "/g")
+
+
+_LOCK = Path(__file__).with_name("contract.lock")
+
+
+def modules() -> list[ModuleType]:
+    """Every generated module, by name."""
+    names = sorted(found.name for found in pkgutil.iter_modules(wire.__path__) if found.name.endswith("_pb2"))
+    return [importlib.import_module(f"shim.wire.{name}") for name in names]
+
+
+def contract(files: Iterable[ModuleType]) -> Iterator[str]:
+    """All that the wire depends on, a line a method, field or enum value; neither texts nor files' names are in it."""
+    for module in files:
+        file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+        for service in file.service:
+            for method in service.method:
+                streams = "stream " if method.client_streaming or method.server_streaming else ""
+                types = f"({method.input_type[1:]}) {streams}{method.output_type[1:]}"
+                yield f"rpc {file.package}.{service.name}/{method.name} {types}"
+        yield from _enums(file.package, file.enum_type)
+        for message in file.message_type:
+            yield from _message(file.package, message)
+
+
+def _enums(scope: str, enums: Iterable[descriptor_pb2.EnumDescriptorProto]) -> Iterator[str]:
+    for enum in enums:
+        for value in enum.value:
+            yield f"enum {scope}.{enum.name} {value.number} {value.name}"
+
+
+def _message(scope: str, message: descriptor_pb2.DescriptorProto) -> Iterator[str]:
+    kinds, name = descriptor_pb2.FieldDescriptorProto, f"{scope}.{message.name}"
+    yield f"message {name}"
+    for field in sorted(message.field, key=lambda field: field.number):
+        repeated = "repeated " if field.label == kinds.LABEL_REPEATED else ""
+        optional = "optional " if field.proto3_optional else ""
+        kind = field.type_name[1:] or kinds.Type.Name(field.type).removeprefix("TYPE_").lower()
+        yield f"field {name} {field.number} {repeated}{optional}{kind} {field.name}"
+    yield from _enums(name, message.enum_type)
+    for nested in message.nested_type:
+        yield from _message(name, nested)
+
+
+def test_nothing_of_the_contract_changes_unnoticed() -> None:
+    now, locked = set(contract(modules())), set(_LOCK.read_text().splitlines())
+    assert (sorted(now - locked), sorted(locked - now)) == ([], []), "meant? python -m tests.unit.test_protos"
+
+
+def test_the_lock_notices_a_number() -> None:
+    """The comparison can fail: one field's number, in a copy of a file's descriptor."""
+    file = descriptor_pb2.FileDescriptorProto.FromString(types_pb2.DESCRIPTOR.serialized_pb)
+    mount = next(message for message in file.message_type if message.name == "Mount")
+    before = list(_message(file.package, mount))
+    mount.field[0].number = 9
+    assert set(before) - set(_message(file.package, mount)) == {"field containerd.types.Mount 1 string type"}
+
+
+def test_the_contract_lives_in_one_process_with_health_and_reflection() -> None:
+    """One pool holds every file: a second definition of a name, or another file of the same path, is refused."""
+    names = [f"shim.wire.{module.__name__.rpartition('.')[2]}" for module in modules()]
+    others = ["grpc_health.v1.health_pb2", "grpc_reflection.v1alpha.reflection_pb2"]
+    for order in ([*names, *others], [*others, *reversed(names)]):
+        program = "".join(f"import {name}\n" for name in order)
+        root = Path(__file__).parents[2]
+        done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_each_envelope_is_the_same_bytes() -> None:
+    """Before 2.0 each events package had an Envelope of its own, with these numbers: a vector of one, in a request."""
+    vector = b"\x0a\x0e\x12\x02ns\x1a\x08/tasks/x"
+    for module in (services_events_v1_pb2, services_events_ttrpc_v1_pb2):
+        request = module.ForwardRequest.FromString(vector)
+        assert (request.envelope.namespace, request.envelope.topic) == ("ns", "/tasks/x")
+        assert request.SerializeToString() == vector
+
+
+if __name__ == "__main__":
+    _LOCK.write_text("".join(f"{line}\n" for line in sorted(contract(modules()))))
