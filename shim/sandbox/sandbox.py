@@ -16,6 +16,7 @@ from shim.sandbox import namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod, SandboxRecord
+from shim.sandbox.state import Status
 
 _log = log.get(__name__)
 
@@ -54,8 +55,10 @@ class Sandbox:
         return self.node.sandbox_dir(self.namespace, self.id)
 
     def claim(self, container: str) -> None:
-        """Give the pod's network to a unikernel. Raises WrongState when another has it."""
-        if self._network_owner not in (None, container):
+        """Give the pod's network to a unikernel. Raises WrongState when another has it that has not ended."""
+        owner = self.containers.get(self._network_owner or "")
+        ended = owner is not None and owner.init.status is Status.STOPPED
+        if self._network_owner not in (None, container) and not ended:
             raise WrongState(
                 f"the pod already runs the unikernel {self._network_owner}: both would be one host on the network",
                 subject=container,
