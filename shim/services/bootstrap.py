@@ -122,7 +122,7 @@ class BootstrapService:
     async def _start(
         self, namespace: str, container: str, flags: Flags, environment: dict[str, str], stdin: bytes
     ) -> bytes:
-        parameters = _bootstrap_parameters(stdin)
+        parameters = _bootstrap_parameters(stdin, namespace, container)
         address = flags.address or environment.get("GRPC_ADDRESS", "")
         events = environment.get("TTRPC_ADDRESS", "")
         if parameters is not None:
@@ -152,8 +152,11 @@ class BootstrapService:
         return info.SerializeToString()
 
 
-def _bootstrap_parameters(stdin: bytes) -> Any | None:
-    """containerd 2.3's parameters; older ones put runtime options (an Any) there, or nothing."""
+def _bootstrap_parameters(stdin: bytes, namespace: str, container: str) -> Any | None:
+    """containerd 2.3's parameters; older ones put runtime options there, or nothing.
+
+    Options can be read as parameters, so those count only when they speak of the same container as the flags do.
+    """
     if not stdin:
         return None
     parameters = bootstrap_v1_pb2.BootstrapParams()
@@ -161,7 +164,8 @@ def _bootstrap_parameters(stdin: bytes) -> Any | None:
         parameters.ParseFromString(stdin)
     except DecodeError:
         return None
-    return parameters if parameters.containerd_grpc_address or parameters.containerd_ttrpc_address else None
+    meant = (parameters.namespace, parameters.instance_id) == (namespace, container)
+    return parameters if meant else None
 
 
 def start_answer(version: tuple[int, int], address: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,10 @@ def _streams(request: Any) -> Streams:
         if value.startswith("fd://"):
             raise InvalidRequest("a caller cannot name the daemon's own descriptors", subject=value)
     return Streams(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
+
+
+def _usage(pid: int) -> stats.CgroupV1Stats | stats.CgroupV2Stats:
+    return stats.read(stats.cgroup_of(pid))
 
 
 class TaskService:
@@ -134,7 +139,7 @@ class TaskService:
         container = self._container(request, call)
         execs = {process.pid: process.name for process in container.execs.values()}
         found = []
-        for pid in container.pids():
+        for pid in await asyncio.to_thread(container.pids):
             details = packed(runc_options_pb2.ProcessDetails(exec_id=execs[pid])) if pid in execs else None
             found.append(types_task_pb2.ProcessInfo(pid=pid, info=details))
         return self._pb.PidsResponse(processes=found)
@@ -159,7 +164,7 @@ class TaskService:
         container = self._container(request, call)
         if container.init.status is Status.STOPPED:
             raise NotFound("cgroup does not exist", subject=request.id)
-        usage = stats.read(stats.cgroup_of(container.init.pid))
+        usage = await asyncio.to_thread(_usage, container.init.pid)
         return self._pb.StatsResponse(stats=packed(metrics.message(usage)))
 
     async def connect(self, request: Any, call: Call) -> Any:
