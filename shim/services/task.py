@@ -19,6 +19,7 @@ from shim.rpc.service import Call
 from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.state import Call as Action
 from shim.sandbox.state import Status
 from shim.services import metrics
 from shim.services.announce import timestamp
@@ -181,13 +182,18 @@ class TaskService:
 
     async def close_io(self, request: Any, call: Call) -> Empty:
         """Let a process see the end of its input."""
+        process = self._container(request, call).process(request.exec_id)
         if request.stdin:
-            self._container(request, call).process(request.exec_id).close_stdin()
+            process.close_stdin()
         return Empty()
 
     async def resize_pty(self, request: Any, call: Call) -> Empty:
         """Set a terminal's size."""
-        self._container(request, call).process(request.exec_id).resize(request.width, request.height)
+        process = self._container(request, call).process(request.exec_id)
+        if request.exec_id:
+            # The runc shim asks this of an exec alone.
+            process.require(Action.RESIZE)
+        process.resize(request.width, request.height)
         return Empty()
 
     async def checkpoint(self, request: Any, call: Call) -> Empty:

@@ -10,7 +10,7 @@ from shim.errors import Bug, Unexpected
 from shim.process.reaper import Exit
 from shim.process.stdio import Streams
 from shim.sandbox.process import Process
-from shim.sandbox.state import Status
+from shim.sandbox.state import Call, Status
 
 
 async def test_wait_before_and_after_the_end() -> None:
@@ -38,4 +38,5 @@ async def test_an_illegal_step_is_a_bug_of_ours() -> None:
     with pytest.raises(Bug, match="cannot become running"):
         process.become(Status.RUNNING)
     with pytest.raises(Unexpected, match="resize a stopped"):
-        process.resize(80, 24)
+        process.require(Call.RESIZE)
+    process.resize(80, 24)

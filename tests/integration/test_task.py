@@ -1,0 +1,382 @@
+"""The Task service call by call: the same calls to our daemon and to containerd's own runc shim answer alike.
+
+Both are spoken to over ttrpc, as containerd does. Codes must be equal; texts need not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from shim.errors import Code, ShimError
+from shim.rpc.ttrpc_client import TtrpcClient
+from shim.wire import task_v2_pb2, task_v3_pb2, types_task_pb2
+from tests.integration import guest, paths
+from tests.integration.containerd import Containerd
+from tests.integration.daemon import Daemon
+from tests.integration.leaks import LeakCheck
+from tests.integration.node import Node
+
+pytestmark = pytest.mark.timeout(90)
+
+NAMESPACE = "tasks"
+RESOURCES = AnyMessage(
+    type_url="types.containerd.io/opencontainers/runtime-spec/1/LinuxResources",
+    value=json.dumps({"pids": {"limit": 200}}).encode(),
+)
+
+
+class Task:
+    """One container's Task service, wherever it is served. `call` gives the answer, `code` the status code."""
+
+    def __init__(self, client: TtrpcClient, pb: ModuleType, id: str, bundle: Path) -> None:
+        self.client, self.pb, self.id, self.bundle = client, pb, id, bundle
+
+    async def call(self, method: str, *, id: str | None = None, timeout: float = 20, **fields: Any) -> Any:
+        service = self.pb.DESCRIPTOR.services_by_name["Task"]
+        kind = service.methods_by_name[method]
+        request = getattr(self.pb, kind.input_type.name)(id=self.id if id is None else id, **fields)
+        answer = message_factory.GetMessageClass(kind.output_type)
+        return await self.client.call(service.full_name, method, request, answer, namespace=NAMESPACE, timeout=timeout)
+
+    async def code(self, method: str, **fields: Any) -> str:
+        try:
+            await self.call(method, **fields)
+        except ShimError as error:
+            return error.code.name
+        return Code.OK.name
+
+    async def create(self, **fields: Any) -> int:
+        return int((await self.call("Create", bundle=str(self.bundle), **fields)).pid)
+
+    async def exec(self, exec_id: str, *argv: str, **fields: Any) -> str:
+        spec = {"args": argv, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+        packed = AnyMessage(type_url="types.containerd.io/x", value=json.dumps(spec).encode())
+        return await self.code("Exec", exec_id=exec_id, spec=packed, **fields)
+
+
+def bundle(directory: Path, node: Node, *argv: str, terminal: bool = False) -> Path:
+    """An ordinary busybox container's bundle."""
+    (directory / "rootfs" / "bin").mkdir(parents=True)
+    for link in ("proc", "dev", "tmp"):
+        (directory / "rootfs" / link).mkdir()
+    busybox = directory / "rootfs" / "bin" / "busybox"
+    busybox.write_bytes(Path(paths.program("busybox")).read_bytes())
+    busybox.chmod(0o755)
+    for name in ("sh", "sleep", "cat", "echo", "stty", "kill"):
+        (directory / "rootfs" / "bin" / name).symlink_to("busybox")
+    spec = {
+        "ociVersion": "1.0.2",
+        "process": {"args": argv, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "terminal": terminal},
+        "root": {"path": "rootfs"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["newinstance", "ptmxmode=0666"],
+            },
+        ],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network")],
+            "cgroupsPath": f"{node.cgroup_parent}/{directory.name}",
+            "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+        },
+    }
+    (directory / "config.json").write_text(json.dumps(spec))
+    return directory
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A short directory: a unix socket's path has 107 bytes."""
+    yield tmp_path
+
+
+@asynccontextmanager
+async def ours(daemon: Daemon, node: Node, directory: Path, *argv: str, v2: bool = False) -> AsyncIterator[Task]:
+    """A container of our daemon; whatever is left of it at the end is removed as containerd's `delete` does."""
+    client = await TtrpcClient.connect(str(daemon.ttrpc_socket))
+    id = f"ours-{os.getpid()}-{time.monotonic_ns()}"
+    made = Task(client, task_v2_pb2 if v2 else task_v3_pb2, id, bundle(directory / id, node, *argv))
+    try:
+        yield made
+    finally:
+        await _remove(made)
+        client.close()
+
+
+@asynccontextmanager
+async def runcs(containerd: Containerd, node: Node, directory: Path, *argv: str) -> AsyncIterator[Task]:
+    """The same container of containerd's own shim, started as containerd does."""
+    id = f"runc-{os.getpid()}-{time.monotonic_ns()}"
+    made = bundle(directory / id, node, *argv)
+    # Its log's reader; without one it ends at once.
+    os.mkfifo(made / "log")
+    log = os.open(made / "log", os.O_RDONLY | os.O_NONBLOCK)
+    program = paths.cached("containerd-2", "usr", "bin") / "containerd-shim-runc-v2"
+    base = [str(program), "-namespace", NAMESPACE, "-id", id, "-address", str(containerd.socket)]
+    env = {**os.environ, "TTRPC_ADDRESS": f"{containerd.socket}.ttrpc", "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
+    done = await asyncio.to_thread(
+        subprocess.run, [*base, "start"], cwd=made, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    client = await TtrpcClient.connect(json.loads(done.stdout)["address"])
+    task = Task(client, task_v3_pb2, id, made)
+    try:
+        yield task
+    finally:
+        await _remove(task)
+        with suppress(ShimError):
+            await task.call("Shutdown", now=True)
+        client.close()
+        os.close(log)
+
+
+async def _remove(task: Task) -> None:
+    with suppress(ShimError):
+        await task.call("Resume")
+    with suppress(ShimError):
+        await task.call("Kill", signal=signal.SIGKILL, all=True)
+        await task.call("Wait", timeout=5)
+    with suppress(ShimError):
+        await task.call("Delete")
+
+
+async def unknown(task: Task) -> list[str]:
+    """Every method on a container that does not exist."""
+    methods = (
+        *("State", "Start", "Delete", "Pids", "Pause", "Resume", "Kill"),
+        *("Exec", "ResizePty", "CloseIO", "Update", "Wait", "Stats", "Connect"),
+    )
+    return [f"{method}={await task.code(method, id='nobody')}" for method in methods]
+
+
+async def life(task: Task) -> list[str]:
+    """Out-of-order and repeated calls through one life."""
+    found: list[str] = []
+
+    async def note(method: str, **fields: Any) -> None:
+        found.append(f"{method}{sorted(fields)}={await task.code(method, **fields)}")
+
+    async def state(**fields: Any) -> None:
+        answer = await task.call("State", **fields)
+        found.append(f"state={types_task_pb2.Status.Name(answer.status)} exit={answer.exit_status}")
+
+    await task.create()
+    await state()
+    for method in ("Pause", "Resume"):
+        await note(method)
+    await note("Kill", exec_id="nobody", signal=9)
+    early = asyncio.ensure_future(task.call("Wait"))
+    await note("Start")
+    await state()
+    for method in ("Start", "Delete", "Resume", "Pids", "Stats", "Connect", "Shutdown", "ResizePty", "CloseIO"):
+        await note(method)
+    await note("Update", resources=RESOURCES)
+    await note("Pause")
+    await state()
+    for method in ("Pause", "Start", "Delete"):
+        await note(method)
+    found.append("exec-paused=" + await task.exec("late", "/bin/true"))
+    await note("Resume")
+
+    found.append("exec=" + await task.exec("e1", "/bin/sh", "-c", "exit 3"))
+    found.append("exec again=" + await task.exec("e1", "/bin/sh"))
+    await state(exec_id="e1")
+    await note("Start", exec_id="e1")
+    found.append(f"exec exit={(await task.call('Wait', exec_id='e1')).exit_status}")
+    await note("Start", exec_id="e1")
+    await note("Kill", exec_id="e1", signal=9)
+    await note("Delete", exec_id="e1")
+    await note("Delete", exec_id="e1")
+    await note("Start", exec_id="nobody")
+    found.append("exec missing=" + await task.exec("e2", "/no/such/program"))
+    await note("Start", exec_id="e2")
+    found.append("exec late=" + await task.exec("e3", "/bin/sleep", "60"))
+
+    await note("Kill", signal=int(signal.SIGKILL))
+    found.append(f"exit={(await early).exit_status} again={(await task.call('Wait')).exit_status}")
+    await state()
+    await note("Kill", signal=9)
+    await note("Kill", signal=9, all=True)
+    for method in ("Start", "Pause", "Resume", "ResizePty", "CloseIO"):
+        await note(method)
+    await note("Update", resources=RESOURCES)
+    await note("Start", exec_id="e3")
+    found.append("exec-stopped=" + await task.exec("e4", "/bin/true"))
+    deleted = await task.call("Delete")
+    found.append(f"delete exit={deleted.exit_status}")
+    await note("Delete")
+    await note("State")
+    return found
+
+
+async def never_started(task: Task) -> list[str]:
+    """A container deleted before it ran."""
+    await task.create()
+    found = [await task.code("Kill", signal=9)]
+    await task.call("Wait", timeout=10)
+    found.append(f"start={await task.code('Start')}")
+    found.append(f"delete={await task.code('Delete')}")
+    return found
+
+
+@pytest.mark.parametrize("scenario", [unknown, life, never_started], ids=lambda it: it.__name__)
+@pytest.mark.parametrize("v2", [False, True], ids=["v3", "v2"])
+async def test_codes_are_the_runc_shims(
+    scenario: Callable[[Task], Awaitable[list[str]]],
+    v2: bool,
+    node: Node,
+    containerd: Containerd,
+    daemon: Daemon,
+    clean: LeakCheck,
+    place: Path,
+) -> None:
+    async with runcs(containerd, node, place, "/bin/sleep", "600") as peer:
+        expected = await scenario(peer)
+    async with ours(daemon, node, place, "/bin/sleep", "600", v2=v2) as own:
+        assert await scenario(own) == expected
+
+
+async def test_what_only_we_refuse(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
+    async with ours(daemon, node, place, "/bin/sleep", "600") as task:
+        await task.create()
+        assert await task.code("Create", bundle=str(task.bundle)) == "ALREADY_EXISTS"
+        assert await task.code("Checkpoint") == "UNIMPLEMENTED"
+        assert await task.code("Create", id="other", bundle="relative") == "INVALID_ARGUMENT"
+        assert await task.code("Create", id="other", bundle="/no/such/bundle") == "INVALID_ARGUMENT"
+        assert await task.code("Create", id="other", bundle=str(task.bundle), checkpoint="/x") == "INVALID_ARGUMENT"
+
+
+def linux_bundle(directory: Path, node: Node) -> Path:
+    """The test guest's bundle, with no network."""
+    (directory / "rootfs").mkdir(parents=True)
+    (directory / "rootfs" / "vmlinuz").write_bytes(guest.kernel().read_bytes())
+    (directory / "rootfs" / "initrd").write_bytes(guest.initrd())
+    spec = {
+        "ociVersion": "1.0.2",
+        "process": {"args": ["/vmlinuz"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "root": {"path": "rootfs"},
+        "annotations": {"io.unikernel.initrd": "/initrd", "io.unikernel.network": "none"},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}], "cgroupsPath": f"{node.cgroup_parent}/linux"},
+    }
+    (directory / "config.json").write_text(json.dumps(spec))
+    return directory
+
+
+async def test_all_seventeen_methods_answer_for_a_unikernel(
+    node: Node, daemon: Daemon, clean: LeakCheck, place: Path
+) -> None:
+    client = await TtrpcClient.connect(str(daemon.ttrpc_socket))
+    task = Task(client, task_v3_pb2, f"linux-{os.getpid()}", linux_bundle(place / "linux", node))
+    console = place / "console"
+    os.mkfifo(console)
+    reading = os.open(console, os.O_RDONLY | os.O_NONBLOCK)
+    text = b""
+    try:
+        pid = await task.create(stdout=str(console))
+        assert Path(f"/proc/{pid}/status").exists()
+        assert (await task.call("Start")).pid == pid
+        monitor = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert int(monitor["CapEff"], 16) == int(monitor["CapBnd"], 16) == 0
+        assert monitor["NoNewPrivs"] == "1"
+        for _ in range(200):
+            with suppress(BlockingIOError):
+                text += os.read(reading, 65536)
+            if b"guest: ready" in text:
+                break
+            await asyncio.sleep(0.05)
+        assert b"guest: ready" in text
+        assert [process.pid for process in (await task.call("Pids")).processes] == [pid]
+        assert (await task.call("Stats")).stats.type_url.startswith("io.containerd.cgroups.v")
+        await task.call("Pause")
+        assert (await task.call("State")).status == types_task_pb2.PAUSED
+        before = _ticks(pid)
+        await asyncio.sleep(0.3)
+        assert _ticks(pid) == before, "a paused guest uses no time"
+        await task.call("Resume")
+        await task.call("Update", resources=RESOURCES)
+        for method in ("CloseIO", "ResizePty", "Shutdown", "Connect"):
+            assert await task.code(method) == "OK"
+        with pytest.raises(ShimError, match="one address space") as exec_refused:
+            await task.call("Exec", exec_id="e")
+        with pytest.raises(ShimError, match="checkpoint") as checkpoint_refused:
+            await task.call("Checkpoint")
+        assert exec_refused.value.code is checkpoint_refused.value.code is Code.UNIMPLEMENTED
+        await task.call("Kill", signal=int(signal.SIGTERM))
+        ended = await task.call("Wait")
+        assert ended.exit_status in (0, 143)
+        assert (await task.call("Delete")).exit_status == ended.exit_status
+    finally:
+        await _remove(task)
+        client.close()
+        os.close(reading)
+
+
+def _ticks(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+
+async def test_a_terminal_and_standard_input(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
+    async with ours(daemon, node, place, "/bin/sleep", "600") as task:
+        await task.create()
+        await task.call("Start")
+        for name in ("in", "out"):
+            os.mkfifo(place / name)
+        out = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
+        script = ("/bin/sh", "-c", "stty size; cat; exit 4")
+        streams = {"stdin": str(place / "in"), "stdout": str(place / "out")}
+        assert await task.exec("tty", *script, terminal=True, **streams) == "OK"
+        await task.call("Start", exec_id="tty")
+        await task.call("ResizePty", exec_id="tty", width=100, height=40)
+        writing = os.open(place / "in", os.O_WRONLY)
+        os.write(writing, b"hello\n\x04")
+        assert (await task.call("Wait", exec_id="tty")).exit_status == 4
+        os.close(writing)
+        text = os.read(out, 65536).decode()
+        assert "hello" in text
+        assert await task.code("Delete", exec_id="tty") == "OK"
+
+        assert await task.exec("plain", "/bin/cat", **streams) == "OK"
+        await task.call("Start", exec_id="plain")
+        writing = os.open(place / "in", os.O_WRONLY)
+        os.write(writing, b"to the end")
+        os.close(writing)
+        await task.call("CloseIO", exec_id="plain", stdin=True)
+        assert (await task.call("Wait", exec_id="plain")).exit_status == 0
+        assert os.read(out, 65536) == b"to the end"
+        os.close(out)
+
+
+async def test_log_uris(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
+    logger = place / "logger"
+    logger.write_text(f"#!/bin/sh\nexec 5>&-; cat <&3 > {place}/logged; cat <&4 >> {place}/logged\n")
+    logger.chmod(0o755)
+    for uri, target in ((f"file://{place}/file", place / "file"), (f"binary://{logger}", place / "logged")):
+        async with ours(daemon, node, place, "/bin/sh", "-c", "echo out; echo err >&2; exit 5") as task:
+            await task.create(stdout=uri, stderr=uri)
+            await task.call("Start")
+            assert (await task.call("Wait")).exit_status == 5
+            for _ in range(100):
+                if target.exists() and target.read_text() == "out\nerr\n":
+                    break
+                await asyncio.sleep(0.02)
+            assert target.read_text() == "out\nerr\n"
