@@ -24,6 +24,7 @@ from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
 from shim.rpc.forward import ask_version, sender
 from shim.rpc.grpc_server import GrpcServer
+from shim.rpc.namespaced import NamespacedDoors
 from shim.rpc.service import Service, from_descriptor
 from shim.rpc.ttrpc_server import TtrpcServer
 from shim.sandbox.adoption import adopt_all
@@ -46,7 +47,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
     """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
     try:
         config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty"):
+        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns"):
             (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise NodeFault(
@@ -90,12 +91,10 @@ async def _serve(config: Config) -> None:
     node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"))
     sandboxes = Sandboxes(node)
     await adopt_all(node, sandboxes)
-    doors = _services(config, sandboxes)
-    ttrpc = TtrpcServer(doors.ttrpc)
-    grpc = GrpcServer(doors.grpc)
+    doors = _doors(config, sandboxes)
     try:
-        await grpc.start(config.grpc_socket)
-        await ttrpc.start(config.ttrpc_socket)
+        await doors.grpc.start(config.grpc_socket)
+        await doors.ttrpc.start(config.ttrpc_socket)
         _log.info(
             "serving",
             grpc=os.fspath(config.grpc_socket),
@@ -107,34 +106,39 @@ async def _serve(config: Config) -> None:
         _log.info("stopping", sandboxes=len(sandboxes.all()))
     finally:
         # Monitors live on: the journal lets the next daemon adopt them.
-        await ttrpc.stop(config.stop_grace)
-        await grpc.stop(config.stop_grace)
+        await asyncio.gather(
+            *(door.stop(config.stop_grace) for door in (doors.ttrpc, doors.namespaced, doors.grpc)),
+        )
         await publisher.close(config.stop_grace)
         node.reaper.stop()
 
 
 @dataclass(frozen=True, slots=True)
 class _Doors:
-    """What each transport serves."""
+    """Where the daemon is spoken to."""
 
-    ttrpc: tuple[Service, ...]
-    grpc: tuple[Service, ...]
+    ttrpc: TtrpcServer
+    namespaced: NamespacedDoors
+    grpc: GrpcServer
 
 
-def _services(config: Config, sandboxes: Sandboxes) -> _Doors:
+def _doors(config: Config, sandboxes: Sandboxes) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
         handlers = TaskService(pb, sandboxes, destinations)
         return from_descriptor(pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Wait"})
 
-    bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, __version__)
+    # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
+    v2, v3 = task(task_v2_pb2), task(task_v3_pb2)
+    namespaced = NamespacedDoors(config.run_dir / "ns", (v2,))
+    bootstrap = BootstrapService(
+        sandboxes, destinations, Versions(ask_version), config, __version__, door=namespaced.path
+    )
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
     controller = from_descriptor(
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
         ControllerService(sandboxes, config),
         cancellable={"Wait"},
     )
-    v3 = task(task_v3_pb2)
-    # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
-    return _Doors(ttrpc=(task(task_v2_pb2), v3, courier), grpc=(v3, controller))
+    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller)))

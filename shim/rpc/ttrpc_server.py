@@ -33,7 +33,9 @@ _WRITE_HIGH = 1 << 20  # bytes waiting for a slow peer before its requests are n
 class TtrpcServer:
     """Serves services on one unix socket."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
+    def __init__(self, services: Iterable[Service], namespace: str = "") -> None:
+        """`namespace` is that of calls which do not say theirs."""
+        self.namespace = namespace
         self.services = {service.name: service for service in services}
         self.running = Running()
         self.connections: set[_Connection] = set()
@@ -174,7 +176,7 @@ class _Connection(asyncio.Protocol):
                 return
             metadata = {pair.key: pair.value for pair in request.metadata}
             call = Call(
-                namespace=metadata.get(_NAMESPACE, ""),
+                namespace=metadata.get(_NAMESPACE, self._server.namespace),
                 method=name,
                 transport="ttrpc",
                 deadline=time.monotonic() + request.timeout_nano / 1e9 if request.timeout_nano else None,

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from shim import log
-from shim.errors import AlreadyExists, NotFound
+from shim.errors import AlreadyExists, NotFound, Unexpected
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
 from shim.sandbox import creation, identifiers
@@ -66,14 +66,18 @@ class Sandboxes:
     async def stop(self, namespace: str, id: str) -> None:
         """Stop a sandbox. Raises NotFound.
 
-        containerd stops and deletes the tasks first. One that still lives it has given up, as it does where a Wait
-        broke, and nobody will delete; and as long as it is there containerd refuses to remove the pod.
+        containerd stops and deletes the tasks first. One that is still there it has given up, as it does where a Wait
+        broke: nobody will delete it, and while it is there containerd refuses to remove the pod.
         """
         sandbox = self.sandbox(namespace, id)
-        living = [held for held in sandbox.containers.values() if held.init.status is not Status.STOPPED]
         await sandbox.stop()
-        for container in living:
-            await self.destroy(namespace, container.id)
+        for container in list(sandbox.containers.values()):
+            try:
+                await self.destroy(namespace, container.id)
+            except Unexpected:
+                # A Delete was under way after all, and came first.
+                if container.init.status is not Status.DELETED:
+                    raise
 
     async def remove(self, namespace: str, id: str) -> None:
         """Remove a sandbox with all that is in it. Raises NotFound."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,19 @@ class BootstrapService:
     """Messages in, messages out."""
 
     def __init__(
-        self, sandboxes: Sandboxes, destinations: Destinations, versions: Versions, config: Config, version: str
+        self,
+        sandboxes: Sandboxes,
+        destinations: Destinations,
+        versions: Versions,
+        config: Config,
+        version: str,
+        door: Callable[[str], Awaitable[Path]],
     ) -> None:
+        """`door` gives the socket whose calls are of one namespace, for a containerd that does not say which."""
         self._sandboxes = sandboxes
         self._destinations = destinations
         self._versions = versions
+        self._door = door
         self._config = config
         self._version = version
 
@@ -129,7 +138,9 @@ class BootstrapService:
             address = parameters.containerd_grpc_address or address
             events = parameters.containerd_ttrpc_address or events
         self._destinations.learn(namespace, container, events or (f"{address}.ttrpc" if address else ""))
-        return start_answer(await self._versions.of(address), f"unix://{self._config.ttrpc_socket}")
+        version = await self._versions.of(address)
+        door = await self._door(namespace) if (0, 0) < version < (1, 7) else self._config.ttrpc_socket
+        return start_answer(version, f"unix://{door}")
 
     async def _delete(self, namespace: str, container: str, bundle: str) -> Message:
         """Remove whatever is left of a container whose shim containerd could not reach."""
