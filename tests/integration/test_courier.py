@@ -166,7 +166,9 @@ def test_the_answer_is_in_the_form_that_containerd_reads(served: Place, version:
     if form:
         assert json.loads(run.stdout) == {"version": form, "address": address, "protocol": "ttrpc"}
     else:
-        assert run.stdout == address.encode()
+        # 1.6 does not say its namespace in its calls, so the address may be a door of the namespace's own.
+        assert run.stdout.startswith(f"unix://{served.run_dir}/".encode())
+        assert answers(Path(run.stdout.decode().removeprefix("unix://")))
 
 
 def test_a_containerd_that_cannot_be_asked(served: Place) -> None:
@@ -188,18 +190,12 @@ def test_a_containerd_that_accepts_and_says_nothing(served: Place) -> None:
 def test_the_bootstrap_message_says_where_containerd_is(served: Place) -> None:
     path = served.base / "b.sock"
     message = bootstrap_v1_pb2.BootstrapParams(
-        instance_id="c",
-        namespace="default",
-        containerd_grpc_address=str(path),
-        containerd_ttrpc_address=f"{path}.ttrpc",
+        instance_id="c", containerd_grpc_address=str(path), containerd_ttrpc_address=f"{path}.ttrpc"
     )
     with a_containerd(path, "2.3.0"):
-        run = served.courier("-namespace", "default", "-id", "c", "start", stdin=message.SerializeToString())
-        # An older containerd's runtime options may be read as such a message; they speak of no container.
-        other = served.courier("-namespace", "default", "-id", "d", "start", stdin=message.SerializeToString())
+        run = served.courier("-id", "c", "start", stdin=message.SerializeToString())
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["version"] == 3
-    assert json.loads(other.stdout)["version"] == 2
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ pytestmark = pytest.mark.timeout(120)
 #: The daemon that runs now is another process than before; and containerd itself leaves the directory of a task whose
 #: shim it could not reach until its own next start.
 _NOT_OURS = re.compile(
-    r"process .*(/unikernel-shim serve|/containerd --config .*)$|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
+    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
+    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
 )
 
 
@@ -185,16 +186,17 @@ def test_a_monitor_that_dies_while_no_daemon_runs(
     node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
 ) -> None:
     cri = containerd.cri
-    with cri.pod("unikernel") as pod:
-        container = unikernel(pod)
-        served(node, pod.address)
-        monitors = containerd.ctr("task", "ps", container).split()[2:3]
-        daemon.kill()
-        subprocess.run(["kill", "-9", *monitors], check=True)
-        time.sleep(0.3)
-        daemon.start()
-        assert cri.wait_exit(container).exit_code in (137, 255)
-        assert containerd.netns(pod.address)  # eth0 is whole again
+    pod = cri.pod("unikernel")
+    container = unikernel(pod)
+    served(node, pod.address)
+    monitors = containerd.ctr("task", "ps", container).split()[2:3]
+    daemon.kill()
+    subprocess.run(["kill", "-9", *monitors], check=True)
+    time.sleep(0.3)
+    daemon.start()
+    assert cri.wait_exit(container).exit_code in (137, 255)
+    assert containerd.netns(pod.address)  # eth0 is whole again
+    eventually(lambda: removed(pod))
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.08, 0.15, 0.25, 0.4])
