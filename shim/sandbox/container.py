@@ -83,6 +83,11 @@ class Container:
         return container_name(self._spec)
 
     @property
+    def netns(self) -> str | None:
+        """The network namespace of its configuration: a path, "" for a new one, None for the node's."""
+        return namespace_path(self._spec, "network")
+
+    @property
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
 

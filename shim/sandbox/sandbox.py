@@ -76,6 +76,11 @@ class Sandbox:
         path = rewrite.namespace_path(spec, "network")
         if path is not None and rewrite.is_missing_pause(path):
             return (self.pod.netns if self.pod else "") or None
+        pause = self.containers.get(self.id)
+        if path and pause is not None and path == f"/proc/{pause.init.pid}/ns/net":
+            # containerd names the pause process, which may die before the unikernel; what the pause itself was given
+            # is there until the CNI plugin's DEL has run.
+            return pause.netns or path
         return path
 
     async def ordinary(self, spec: rewrite.Spec) -> rewrite.Spec:
@@ -123,7 +128,8 @@ class Sandbox:
     async def stop(self) -> None:
         """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated."""
         async with self.lock:
-            for container in list(self.containers.values()):
+            # The pause container last: containers may know their namespaces only by its process.
+            for container in sorted(self.containers.values(), key=lambda held: held.id == self.id):
                 await container.stop()
             if self.exit is None:
                 self.exit = Exit(0, time.time_ns())

@@ -182,6 +182,19 @@ def daemons(node: Node) -> list[int]:
     return found
 
 
+def test_the_pause_container_dies_first(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
+    """As when the kernel runs out of memory: containerd knew the namespace by that process only."""
+    cri = containerd.cri
+    with cri.pod("unikernel-podsandbox") as pod:
+        container = unikernel(pod)
+        served(node, pod.address)
+        containerd.ctr("task", "kill", "--signal", "SIGKILL", pod.id)
+        eventually(lambda: cri.sandbox(pod.id).state != cri.messages.SANDBOX_READY)
+        cri.stop(container)
+        cri.wait_exit(container)
+        assert containerd.netns(pod.address)  # eth0 is whole again
+
+
 def test_a_monitor_that_dies_while_no_daemon_runs(
     node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
 ) -> None:
