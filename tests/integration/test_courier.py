@@ -190,7 +190,7 @@ def test_a_containerd_that_accepts_and_says_nothing(served: Place) -> None:
 def test_the_bootstrap_message_says_where_containerd_is(served: Place) -> None:
     path = served.base / "b.sock"
     message = bootstrap_v1_pb2.BootstrapParams(
-        instance_id="c", containerd_grpc_address=str(path), containerd_ttrpc_address=f"{path}.ttrpc"
+        instance_id="c", namespace="test", containerd_grpc_address=str(path), containerd_ttrpc_address=f"{path}.ttrpc"
     )
     with a_containerd(path, "2.3.0"):
         run = served.courier("-id", "c", "start", stdin=message.SerializeToString())
