@@ -43,6 +43,12 @@ def _decode(wait_status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _be_subreaper(on: bool) -> None:
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
 def _signalfd(signum: int) -> int:
     """A descriptor that is readable when `signum`, which must be blocked, has come."""
     mask = (1 << (signum - 1)).to_bytes(_SIGSET, "little")
@@ -67,18 +73,18 @@ class Reaper:
         To be called before any thread is started: SIGCHLD is blocked and read from a signalfd (uvloop keeps the signal
         for itself otherwise), and only threads made later block it too.
         """
-        if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
+        _be_subreaper(True)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._signals = _signalfd(signal.SIGCHLD)
         asyncio.get_running_loop().add_reader(self._signals, self._notice)
 
     def stop(self) -> None:
-        """Stop listening; the inverse of `start` (the subreaper flag ends with the process)."""
+        """Stop listening, and leave orphans to others; the inverse of `start`."""
         asyncio.get_running_loop().remove_reader(self._signals)
         os.close(self._signals)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        # Whoever is a subreaper and does not collect what it is given keeps it as zombies.
+        _be_subreaper(False)
 
     def _notice(self) -> None:
         # A thread that a library made before us may have had the signal.
