@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
@@ -16,7 +17,17 @@ from typing import Any
 import msgspec
 
 from shim import log, stats
-from shim.errors import AlreadyExists, InvalidRequest, NodeFault, NotFound, ShimError, TimedOut, Unsupported, WrongState
+from shim.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NodeFault,
+    NotFound,
+    ShimError,
+    TimedOut,
+    Unexpected,
+    Unsupported,
+    WrongState,
+)
 from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path
 from shim.process import pidfd
@@ -24,6 +35,7 @@ from shim.process.reaper import Exit
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams, open_streams
 from shim.process.terminal import ConsoleSocket, relay
+from shim.sandbox import identifiers
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import (
     Deleted,
@@ -176,6 +188,8 @@ class Container:
         dies at once.
         """
         if exec_id:
+            if self.init.status is Status.STOPPED:
+                raise self._not_running(exec_id)  # the runc shim's order: this before whether there is such an exec
             return await self._start_exec(self.process(exec_id))
         async with self._lock:
             self.init.require(Call.START)
@@ -201,13 +215,21 @@ class Container:
                 f"the monitor died at once with status {self._exit.result().status}: {words}", subject=self.id
             )
 
+    def _not_running(self, exec_id: str) -> WrongState:
+        return WrongState(f"container {self.id} init process is not running", subject=exec_id)
+
     async def _start_exec(self, process: Process) -> int:
         async with self._lock:
             process.require(Call.START)
             if self.init.status is not Status.RUNNING:
-                raise WrongState(f"container {self.id} init process is not running", subject=process.name)
+                raise self._not_running(process.name)
             with self.node.reaper.early_exits() as early:
-                process.pid = await self._spawn_exec(process)
+                try:
+                    process.pid = await self._spawn_exec(process)
+                except BaseException:
+                    await self._close_streams(process)
+                    process.failed_to_start()
+                    raise
                 exit = self.node.reaper.watch(process.pid, early)
             process.become(Status.RUNNING)
             self.node.announce(ExecStarted(**self._common(), process=process.name, pid=process.pid))
@@ -248,6 +270,7 @@ class Container:
                 subject=self.id,
                 remedy="use the guest's own interface, or a sidecar container in the same pod",
             )
+        identifiers.check(exec_id, "exec id")
         if exec_id in self.execs:
             raise AlreadyExists("a process with this id exists", subject=exec_id)
         self.init.require(Call.EXEC)
@@ -268,7 +291,7 @@ class Container:
                 raise WrongState("process not created", subject=exec_id)
             if process.status is Status.STOPPED:
                 raise NotFound("process already finished", subject=exec_id)
-            with _gone_is_not_found(exec_id):
+            with _refused_signal(exec_id):
                 os.kill(process.pid, signum)
             return
         async with self._lock:
@@ -278,7 +301,7 @@ class Container:
                 return
             if self.init.status is Status.STOPPED or (self._exit is not None and self._exit.done()):
                 raise NotFound("process already finished", subject=self.id)
-            with _gone_is_not_found(self.id):
+            with _refused_signal(self.id):
                 descriptor = pidfd.open_pidfd(self.init.pid)
                 try:
                     pidfd.send(descriptor, self._effective(signum))
@@ -298,9 +321,9 @@ class Container:
         return signal.SIGKILL
 
     def pids(self) -> list[int]:
-        """Every process in the container, as its cgroup lists them. Raises NotFound once it has finished."""
-        if self.init.status is Status.STOPPED:
-            raise NotFound("process already finished", subject=self.id)
+        """Every process in the container, as its cgroup lists them; none once its init has finished."""
+        if self.init.status in (Status.STOPPED, Status.DELETED):
+            return []
         return stats.pids(stats.cgroup_of(self.init.pid))
 
     async def pause(self) -> None:
@@ -379,8 +402,12 @@ def console_path(node: Node, record: ContainerRecord, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _gone_is_not_found(subject: str) -> Any:
+def _refused_signal(subject: str) -> Any:
     try:
         yield
     except ProcessLookupError:
         raise NotFound("process already finished", subject=subject) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Unexpected("there is no such signal", subject=subject) from None

@@ -44,6 +44,8 @@ class Process:
         if not may_become(self.status, status):
             raise Bug(f"a {self.status} process cannot become {status}", subject=self.name)
         _log.debug("process", name=self.name, pid=self.pid, was=self.status.value, now=status.value)
+        if status is Status.RUNNING:
+            self._ended.clear()  # an earlier start may have failed
         self.status = status
 
     def end(self, exit: Exit) -> None:
@@ -57,10 +59,14 @@ class Process:
         if self.status is Status.CREATED:
             self.end(Exit(UNKNOWN_STATUS, time.time_ns()))
 
+    def failed_to_start(self) -> None:
+        """Wake every waiter of a process that a start could not make run; it may be started again."""
+        self._ended.set()
+
     async def wait(self) -> Exit:
-        """How the process ended; waits, also when it was not started yet."""
+        """How the process ended; waits, also when it was not started yet. 255 for one that could not be started."""
         await self._ended.wait()
-        return self.exit
+        return self.exit if self.status is not Status.CREATED else Exit(UNKNOWN_STATUS, time.time_ns())
 
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size; without a terminal there is nothing to do."""

@@ -96,11 +96,13 @@ class TaskService:
         """Where a process is in its life."""
         container = self._container(request, call)
         process = container.process(request.exec_id)
+        # An exec that runs is frozen with its container.
+        frozen = container.init.status is Status.PAUSED and process.status is Status.RUNNING
         return self._pb.StateResponse(
             id=process.name,
             bundle=os.fspath(container.record.bundle),
             pid=process.pid,
-            status=_STATUS[process.status],
+            status=_STATUS[Status.PAUSED if frozen else process.status],
             stdin=process.streams.stdin,
             stdout=process.streams.stdout,
             stderr=process.streams.stderr,

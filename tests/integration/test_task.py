@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from difflib import unified_diff
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from shim.errors import Code, ShimError
+from shim.errors import Code, ShimError, Unreachable
 from shim.rpc.ttrpc_client import TtrpcClient
 from shim.wire import task_v2_pb2, task_v3_pb2, types_task_pb2
 from tests.integration import guest, paths
@@ -55,6 +56,8 @@ class Task:
     async def code(self, method: str, **fields: Any) -> str:
         try:
             await self.call(method, **fields)
+        except Unreachable:
+            raise  # the peer itself has ended
         except ShimError as error:
             return error.code.name
         return Code.OK.name
@@ -76,7 +79,7 @@ def bundle(directory: Path, node: Node, *argv: str, terminal: bool = False) -> P
     busybox = directory / "rootfs" / "bin" / "busybox"
     busybox.write_bytes(Path(paths.program("busybox")).read_bytes())
     busybox.chmod(0o755)
-    for name in ("sh", "sleep", "cat", "echo", "stty", "kill"):
+    for name in ("sh", "sleep", "cat", "echo", "stty", "kill", "true"):
         (directory / "rootfs" / "bin" / name).symlink_to("busybox")
     spec = {
         "ociVersion": "1.0.2",
@@ -237,7 +240,70 @@ async def never_started(task: Task) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("scenario", [unknown, life, never_started], ids=lambda it: it.__name__)
+async def _questions(task: Task, found: list[str]) -> None:
+    """What may be asked of a container in any state, for each process it has, had, or never had."""
+
+    async def note(method: str, **fields: Any) -> None:
+        shown = " ".join(f"{name}={value!r}" for name, value in fields.items() if name != "resources")
+        found.append(f"{method} {shown}: {await task.code(method, **fields)}")
+
+    state = types_task_pb2.Status.Name((await task.call("State")).status)
+    found.append(f"--- {state}")
+    for exec_id in ("", "added", "going", "gone", "failed", "nobody"):
+        try:
+            answer = await task.call("State", exec_id=exec_id)
+        except ShimError as error:
+            found.append(f"State exec_id={exec_id!r}: {error.code.name}")
+        else:
+            status = types_task_pb2.Status.Name(answer.status)
+            if state == "PAUSED" and exec_id in ("added", "gone", "failed"):
+                status = "PAUSED"  # the runc shim says so of each, whether it runs or not
+            found.append(f"State {exec_id!r}: {status} {answer.exit_status} pid={answer.pid > 0}")
+            found.append(f"ended={answer.exited_at.seconds > 0} terminal={answer.terminal}")
+            found.append(f"id={answer.id.replace(task.id, 'ID')}")
+            # Of an unknown process the runc shim says UNKNOWN here, and elsewhere NOT_FOUND, as we do everywhere.
+            for stdin in (False, True):
+                await note("CloseIO", exec_id=exec_id, stdin=stdin)
+        await note("ResizePty", exec_id=exec_id)
+        for number in (0, 999):
+            await note("Kill", exec_id=exec_id, signal=number)
+    for exec_id in ("going", "nobody"):
+        await note("Delete", exec_id=exec_id)
+    # The runc shim of containerd 2.1.9 ends itself when an exec is started twice or an Update names no resources.
+    for exec_id in ("nobody",):
+        await note("Start", exec_id=exec_id)
+    await note("Wait", exec_id="nobody")
+    found.append(f"exec added: {await task.exec('added', '/bin/true')}")
+    await note("Update", resources=AnyMessage(type_url="x", value=b"garbage"))
+    for method in ("Pids", "Connect"):
+        await note(method)
+    if state != "STOPPED":  # the runc shim still counts; of a process that is gone we say NOT_FOUND
+        await note("Stats")
+
+
+async def every_state(task: Task) -> list[str]:
+    """The same questions in each state of a life."""
+    found: list[str] = []
+    await task.create()
+    await _questions(task, found)
+    await task.call("Start")
+    for exec_id, argv in (("going", ("/bin/sleep", "600")), ("gone", ("/bin/true",)), ("failed", ("/none",))):
+        found.append(f"exec {exec_id}: {await task.exec(exec_id, *argv)}")
+        found.append(f"start {exec_id}: {await task.code('Start', exec_id=exec_id)}")
+    await task.call("Wait", exec_id="gone")
+    await task.call("Wait", exec_id="failed")
+    await _questions(task, found)
+    await task.call("Pause")
+    await _questions(task, found)
+    await task.call("Resume")
+    await task.call("Kill", signal=int(signal.SIGKILL))
+    await task.call("Wait")
+    await task.call("Wait", exec_id="going")
+    await _questions(task, found)
+    return found
+
+
+@pytest.mark.parametrize("scenario", [unknown, life, never_started, every_state], ids=lambda it: it.__name__)
 @pytest.mark.parametrize("v2", [False, True], ids=["v3", "v2"])
 async def test_codes_are_the_runc_shims(
     scenario: Callable[[Task], Awaitable[list[str]]],
@@ -251,7 +317,9 @@ async def test_codes_are_the_runc_shims(
     async with runcs(containerd, node, place, "/bin/sleep", "600") as peer:
         expected = await scenario(peer)
     async with ours(daemon, node, place, "/bin/sleep", "600", v2=v2) as own:
-        assert await scenario(own) == expected
+        found = await scenario(own)
+    different = "\n".join(unified_diff(expected, found, "runc's", "ours", n=1, lineterm=""))
+    assert not different, different
 
 
 async def test_what_only_we_refuse(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
@@ -259,9 +327,41 @@ async def test_what_only_we_refuse(node: Node, daemon: Daemon, clean: LeakCheck,
         await task.create()
         assert await task.code("Create", bundle=str(task.bundle)) == "ALREADY_EXISTS"
         assert await task.code("Checkpoint") == "UNIMPLEMENTED"
+        for exec_id in ("", "a/b", "../x"):
+            assert await task.exec(exec_id, "/bin/true") == "INVALID_ARGUMENT"
+        for spec in (b"", b"[]", b"{"):
+            assert await task.code("Exec", exec_id="e", spec=AnyMessage(type_url="x", value=spec)) == "INVALID_ARGUMENT"
+        assert await task.code("CloseIO", exec_id="nobody", stdin=True) == "NOT_FOUND"
+        assert await task.code("Update") == "UNKNOWN"
+        await task.call("Start")
+        assert await task.exec("e", "/bin/sleep", "600") == "OK"
+        await task.call("Start", exec_id="e")
+        assert await task.code("Start", exec_id="e") == "UNKNOWN"
         assert await task.code("Create", id="other", bundle="relative") == "INVALID_ARGUMENT"
         assert await task.code("Create", id="other", bundle="/no/such/bundle") == "INVALID_ARGUMENT"
         assert await task.code("Create", id="other", bundle=str(task.bundle), checkpoint="/x") == "INVALID_ARGUMENT"
+
+
+async def test_an_exec_that_cannot_start_leaves_no_descriptor(
+    node: Node, daemon: Daemon, clean: LeakCheck, place: Path
+) -> None:
+    def held() -> list[str]:
+        links = [link.readlink().name for link in Path(f"/proc/{daemon.pid}/fd").iterdir() if link.is_symlink()]
+        return [name for name in links if name in ("in", "out")]
+
+    async with ours(daemon, node, place, "/bin/sleep", "600") as task:
+        await task.create()
+        await task.call("Start")
+        for name in ("in", "out"):
+            os.mkfifo(place / name)
+        for number, terminal in enumerate((False, True)):
+            streams = {"stdin": str(place / "in"), "stdout": str(place / "out"), "terminal": terminal}
+            assert await task.exec(f"e{number}", "/no/such", **streams) == "OK"
+            for _ in range(2):
+                assert await task.code("Start", exec_id=f"e{number}") == "UNKNOWN"
+            assert (await task.call("Wait", exec_id=f"e{number}")).exit_status == 255
+            assert await task.code("Delete", exec_id=f"e{number}") == "OK"
+        assert held() == []
 
 
 def linux_bundle(directory: Path, node: Node) -> Path:

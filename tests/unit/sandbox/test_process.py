@@ -40,3 +40,17 @@ async def test_an_illegal_step_is_a_bug_of_ours() -> None:
     with pytest.raises(Unexpected, match="resize a stopped"):
         process.require(Call.RESIZE)
     process.resize(80, 24)
+
+
+async def test_a_start_that_fails_wakes_its_waiters_and_may_be_repeated() -> None:
+    process = Process("p", Streams())
+    early = asyncio.ensure_future(process.wait())
+    await asyncio.sleep(0)
+    process.failed_to_start()
+    assert (await early).status == 255
+    process.become(Status.RUNNING)
+    late = asyncio.ensure_future(process.wait())
+    await asyncio.sleep(0)
+    assert not late.done()
+    process.end(Exit(3, 7))
+    assert await late == Exit(3, 7)
