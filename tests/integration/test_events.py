@@ -127,3 +127,23 @@ async def test_nothing_waits_for_a_containerd_that_is_away(alone: tuple[Node, Da
             await task.call("Delete")
     async with listening(address(node)) as receiver:
         assert await receiver.heard("delete") == ["create", "start", "exit", "delete"]
+
+
+async def test_what_happens_while_containerd_restarts_is_told_afterwards(
+    alone: tuple[Node, Daemon], tmp_path: Path
+) -> None:
+    node, daemon = alone
+    async with ours(daemon, node, tmp_path, "/bin/sleep", "600") as task:
+        async with listening(address(node)) as before:
+            await task.create()
+            await task.call("Start")
+            assert await before.heard("start") == ["create", "start"]
+        await task.exec("e", "/bin/sh", "-c", "exit 3")
+        await task.call("Start", exec_id="e")
+        await task.call("Wait", exec_id="e")
+        async with listening(address(node)) as after:
+            await task.call("Kill", signal=int(signal.SIGKILL))
+            await task.call("Wait")
+            await task.call("Delete")
+            assert await after.heard("delete") == ["exec-added", "exec-started", "exit", "exit", "delete"]
+            assert after.exits == [("e", 3), ("init", 137)]

@@ -18,11 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from shim import stats
 from shim.errors import Code, ShimError, Unreachable
+from shim.rpc.status import inward
 from shim.rpc.ttrpc_client import TtrpcClient
 from shim.wire import task_v2_pb2, task_v3_pb2, types_task_pb2
 from tests.integration import guest, paths
@@ -40,10 +43,33 @@ RESOURCES = AnyMessage(
 )
 
 
+class GrpcClient:
+    """The gRPC door, called as the ttrpc one is."""
+
+    def __init__(self, socket: Path) -> None:
+        self._channel = grpc.aio.insecure_channel(f"unix:{socket}")
+
+    async def call(
+        self, service: str, method: str, request: Any, answer: Any, *, namespace: str, timeout: float
+    ) -> Any:
+        stub: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self._channel.unary_unary(
+            f"/{service}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        try:
+            return await stub(request, timeout=timeout, metadata=(("containerd-namespace", namespace),))
+        except grpc.aio.AioRpcError as error:
+            raise inward(error.code().value[0], error.details() or "") from error
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
 class Task:
     """One container's Task service, wherever it is served. `call` gives the answer, `code` the status code."""
 
-    def __init__(self, client: TtrpcClient, pb: ModuleType, id: str, bundle: Path) -> None:
+    def __init__(self, client: TtrpcClient | GrpcClient, pb: ModuleType, id: str, bundle: Path) -> None:
         self.client, self.pb, self.id, self.bundle = client, pb, id, bundle
 
     async def call(self, method: str, *, id: str | None = None, timeout: float = 20, **fields: Any) -> Any:
@@ -112,16 +138,26 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def ours(daemon: Daemon, node: Node, directory: Path, *argv: str, v2: bool = False) -> AsyncIterator[Task]:
+async def ours(
+    daemon: Daemon, node: Node, directory: Path, *argv: str, door: str = "v3", terminal: bool = False
+) -> AsyncIterator[Task]:
     """A container of our daemon; whatever is left of it at the end is removed as containerd's `delete` does."""
-    client = await TtrpcClient.connect(str(daemon.ttrpc_socket))
+    client: TtrpcClient | GrpcClient
+    if door == "grpc":
+        client = GrpcClient(daemon.socket)
+    else:
+        client = await TtrpcClient.connect(str(daemon.ttrpc_socket))
     id = f"ours-{os.getpid()}-{time.monotonic_ns()}"
-    made = Task(client, task_v2_pb2 if v2 else task_v3_pb2, id, bundle(directory / id, node, *argv))
+    pb = task_v2_pb2 if door == "v2" else task_v3_pb2
+    made = Task(client, pb, id, bundle(directory / id, node, *argv, terminal=terminal))
     try:
         yield made
     finally:
         await _remove(made)
-        client.close()
+        if isinstance(client, GrpcClient):
+            await client.close()
+        else:
+            client.close()
 
 
 @asynccontextmanager
@@ -304,10 +340,10 @@ async def every_state(task: Task) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", [unknown, life, never_started, every_state], ids=lambda it: it.__name__)
-@pytest.mark.parametrize("v2", [False, True], ids=["v3", "v2"])
+@pytest.mark.parametrize("door", ["v3", "v2", "grpc"])
 async def test_codes_are_the_runc_shims(
     scenario: Callable[[Task], Awaitable[list[str]]],
-    v2: bool,
+    door: str,
     node: Node,
     containerd: Containerd,
     daemon: Daemon,
@@ -316,7 +352,7 @@ async def test_codes_are_the_runc_shims(
 ) -> None:
     async with runcs(containerd, node, place, "/bin/sleep", "600") as peer:
         expected = await scenario(peer)
-    async with ours(daemon, node, place, "/bin/sleep", "600", v2=v2) as own:
+    async with ours(daemon, node, place, "/bin/sleep", "600", door=door) as own:
         found = await scenario(own)
     different = "\n".join(unified_diff(expected, found, "runc's", "ours", n=1, lineterm=""))
     assert not different, different
@@ -413,7 +449,9 @@ async def test_all_seventeen_methods_answer_for_a_unikernel(
         await asyncio.sleep(0.3)
         assert _ticks(pid) == before, "a paused guest uses no time"
         await task.call("Resume")
+        assert _limit(pid) != "200"
         await task.call("Update", resources=RESOURCES)
+        assert _limit(pid) == "200"
         for method in ("CloseIO", "ResizePty", "Shutdown", "Connect"):
             assert await task.code(method) == "OK"
         with pytest.raises(ShimError, match="one address space") as exec_refused:
@@ -429,6 +467,14 @@ async def test_all_seventeen_methods_answer_for_a_unikernel(
         await _remove(task)
         client.close()
         os.close(reading)
+
+
+def _limit(pid: int) -> str:
+    """The processes that the cgroup of `pid` may have."""
+    paths = stats.cgroup_of(pid)
+    directory = paths.v1.get("pids", paths.v2)
+    assert directory is not None
+    return (directory / "pids.max").read_text().strip()
 
 
 def _ticks(pid: int) -> list[str]:
@@ -464,6 +510,51 @@ async def test_a_terminal_and_standard_input(node: Node, daemon: Daemon, clean: 
         assert (await task.call("Wait", exec_id="plain")).exit_status == 0
         assert os.read(out, 65536) == b"to the end"
         os.close(out)
+
+
+async def test_an_init_with_a_terminal_is_resized(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
+    for name in ("in", "out"):
+        os.mkfifo(place / name)
+    out = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
+    argv = ("/bin/sh", "-c", "read line; stty size; test -t 0 && exit 6")
+    async with ours(daemon, node, place, *argv, terminal=True) as task:
+        await task.create(terminal=True, stdin=str(place / "in"), stdout=str(place / "out"))
+        assert (await task.call("State")).terminal
+        await task.call("Start")
+        for width, height in ((80, 24), (123, 45)):
+            await task.call("ResizePty", width=width, height=height)
+        writing = os.open(place / "in", os.O_WRONLY)
+        os.write(writing, b"go\n")
+        assert (await task.call("Wait")).exit_status == 6
+        os.close(writing)
+        assert b"45 123" in os.read(out, 65536)
+    os.close(out)
+
+
+async def test_an_init_with_three_fifos_reads_to_the_end(
+    node: Node, daemon: Daemon, clean: LeakCheck, place: Path
+) -> None:
+    streams = {f"std{name}": str(place / name) for name in ("in", "out", "err")}
+    for path in streams.values():
+        os.mkfifo(path)
+    out, err = (os.open(streams[name], os.O_RDONLY | os.O_NONBLOCK) for name in ("stdout", "stderr"))
+    async with ours(daemon, node, place, "/bin/sh", "-c", "cat; echo bad >&2; exit 7") as task:
+        await task.create(**streams)
+        await task.call("Start")
+        for part in (b"one ", b"two"):
+            # containerd may come and go: until CloseIO the end of its writing is not the end of the input.
+            writing = os.open(streams["stdin"], os.O_WRONLY)
+            os.write(writing, part)
+            os.close(writing)
+        await asyncio.sleep(0.1)
+        assert (await task.call("State")).status == types_task_pb2.RUNNING
+        await task.call("CloseIO", stdin=True)
+        assert (await task.call("Wait")).exit_status == 7
+        # Both end: nobody holds them beyond the exit, or containerd would wait for ever.
+        assert (os.read(out, 100), os.read(out, 100)) == (b"one two", b"")
+        assert (os.read(err, 100), os.read(err, 100)) == (b"bad\n", b"")
+    for descriptor in (out, err):
+        os.close(descriptor)
 
 
 async def test_log_uris(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
