@@ -355,6 +355,9 @@ class Container:
         """
         process = self.process(exec_id)
         async with self._lock:
+            if process.status is Status.DELETED:
+                # By a call that came first; containerd takes NOT_FOUND for done.
+                raise NotFound("process already deleted", subject=exec_id or self.id)
             process.require(Call.DELETE)
             if process is not self.init:
                 process.never_ran()
@@ -393,7 +396,12 @@ class Container:
         """Stop and remove the container, whatever state it is in; for containerd's `delete` and a sandbox that is
         shut down."""
         await self.stop()
-        return await self.delete("")
+        try:
+            return await self.delete("")
+        except NotFound:
+            if self.init.status is not Status.DELETED:
+                raise
+            return self.init  # a Delete was under way after all, and came first
 
 
 def console_path(node: Node, record: ContainerRecord, name: str) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from shim import log
-from shim.errors import AlreadyExists, NotFound, Unexpected
+from shim.errors import AlreadyExists, NotFound
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
 from shim.sandbox import creation, identifiers
@@ -16,7 +16,6 @@ from shim.sandbox.node import Node
 from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
-from shim.sandbox.state import Status
 
 _log = log.get(__name__)
 
@@ -72,12 +71,7 @@ class Sandboxes:
         sandbox = self.sandbox(namespace, id)
         await sandbox.stop()
         for container in list(sandbox.containers.values()):
-            try:
-                await self.destroy(namespace, container.id)
-            except Unexpected:
-                # A Delete was under way after all, and came first.
-                if container.init.status is not Status.DELETED:
-                    raise
+            await self.destroy(namespace, container.id)
 
     async def remove(self, namespace: str, id: str) -> None:
         """Remove a sandbox with all that is in it. Raises NotFound."""

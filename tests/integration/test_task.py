@@ -571,3 +571,47 @@ async def test_log_uris(node: Node, daemon: Daemon, clean: LeakCheck, place: Pat
                     break
                 await asyncio.sleep(0.02)
             assert target.read_text() == "out\nerr\n"
+
+
+async def test_calls_at_once_are_taken_one_after_the_other(
+    node: Node, daemon: Daemon, clean: LeakCheck, place: Path
+) -> None:
+    async def at_once(task: Task, method: str, **fields: Any) -> list[str]:
+        return sorted(await asyncio.gather(*(task.code(method, **fields) for _ in range(4))))
+
+    async with ours(daemon, node, place, "/bin/sleep", "600") as task:
+        created = await at_once(task, "Create", bundle=str(task.bundle))
+        assert created == ["ALREADY_EXISTS"] * 3 + ["OK"]
+        assert await at_once(task, "Start") == ["OK"] + ["UNKNOWN"] * 3
+        assert await task.exec("e", "/bin/sleep", "600") == "OK"
+        assert await at_once(task, "Start", exec_id="e") == ["OK"] + ["UNKNOWN"] * 3
+        assert await at_once(task, "Pause") == ["OK"] + ["UNKNOWN"] * 3
+        assert await at_once(task, "Resume") == ["OK"] + ["UNKNOWN"] * 3
+        waits = [asyncio.ensure_future(task.call("Wait", exec_id=exec_id)) for exec_id in ("", "e") * 2]
+        await asyncio.sleep(0.05)
+        await at_once(task, "Kill", signal=9)
+        assert [(await wait).exit_status for wait in waits] == [137] * 4
+        assert await at_once(task, "Delete") == ["NOT_FOUND"] * 3 + ["OK"]
+
+
+@pytest.mark.parametrize("patience", [0.001, 0.01, 0.02, 0.03])
+async def test_a_caller_that_gives_up_leaves_a_state_that_is_true(
+    patience: float, node: Node, daemon: Daemon, clean: LeakCheck, place: Path
+) -> None:
+    async with ours(daemon, node, place, "/bin/sleep", "600") as task:
+        await task.create()
+        with suppress(ShimError):
+            await task.call("Start", timeout=patience)
+        await asyncio.sleep(0.3)
+        state = await task.call("State")
+        runs = Path(f"/proc/{state.pid}/comm").read_text().strip() == "sleep"
+        assert state.status == (types_task_pb2.RUNNING if runs else types_task_pb2.CREATED)
+        if not runs:
+            await task.call("Start")
+        assert await task.exec("e", "/bin/sleep", "600") == "OK"
+        with suppress(ShimError):
+            await task.call("Start", exec_id="e", timeout=patience)
+        await asyncio.sleep(0.3)
+        pids = len((await task.call("Pids")).processes)
+        running = (await task.call("State", exec_id="e")).status == types_task_pb2.RUNNING
+        assert pids == 1 + running
