@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import msgspec
 
@@ -11,8 +11,10 @@ class GuestInterface(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC as the guest should see it.
 
     `name` is the pod's interface that it stands for ("eth0"); `mac` is what the guest must use, in the usual
-    colon-separated lower case; `address` carries the prefix the guest is told, which need not be the CNI plugin's;
-    `gateway` is always inside that prefix and is None only where the pod has no default route; `mtu` is in bytes.
+    colon-separated lower case; `mtu` is in bytes. `address` and `address6` carry the prefix the guest is told, which
+    need not be the CNI plugin's; each is None where the interface has no address of that family. `gateway` is always
+    inside `address`'s prefix; `gateway6` is inside `address6`'s or link-local, which every IPv6 stack takes for on-link.
+    A gateway is None where nothing of that family lies beyond the link.
     """
 
     name: str
@@ -20,3 +22,5 @@ class GuestInterface(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     address: IPv4Interface | None = None
     gateway: IPv4Address | None = None
+    address6: IPv6Interface | None = None
+    gateway6: IPv6Address | None = None
