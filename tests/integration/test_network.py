@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import pytest
 import uvloop
 
 from shim.errors import NetworkFault
-from shim.network.namespace import NamespaceGone, open_namespace
+from shim.network.namespace import NamespaceGone
 from shim.network.operations import LocalOperation, Operation, SetMac, SetSysctl
 from shim.network.plan import Plan, TapOptions
 from shim.network.pod import PodNetwork, undo_at
-from shim.network.tap import close_tap, create_tap
-from shim.network.view import GuestInterface
+from shim.network.tap import close_tap
 from tests.integration import layouts
+from tests.integration.guest_double import guest_behind
 from tests.integration.layouts import Site
 
 Make = Callable[[], AbstractContextManager[Site]]
@@ -47,34 +46,6 @@ async def plumbed(site: Site, **options: Any) -> AsyncIterator[tuple[PodNetwork,
         finally:
             await network.undo(plan)
             await asyncio.gather(*(close_tap(tap) for tap in taps))
-
-
-@asynccontextmanager
-async def guest_behind(tap: int, told: GuestInterface) -> AsyncIterator[str]:
-    """A guest double: a namespace with a real stack that knows only what the guest is told, its frames relayed."""
-    with layouts.namespaces("guest") as (name,):
-        namespace = await open_namespace(Path("/run/netns") / name)
-        inner = await namespace.run(lambda: create_tap("eth0", 77))
-        namespace.close()
-        layouts.ip("link", "set", "eth0", "address", told.mac, "mtu", str(told.mtu), "up", namespace=name)
-        layouts.ip("addr", "add", str(told.address), "dev", "eth0", namespace=name)
-        if told.gateway is not None:
-            layouts.ip("route", "add", "default", "via", str(told.gateway), namespace=name)
-        loop = asyncio.get_running_loop()
-
-        def relay(source: int, target: int) -> None:
-            with suppress(BlockingIOError):
-                while True:
-                    os.write(target, os.read(source, 1 << 16))
-
-        loop.add_reader(tap, relay, tap, inner)
-        loop.add_reader(inner, relay, inner, tap)
-        try:
-            yield name
-        finally:
-            loop.remove_reader(tap)
-            loop.remove_reader(inner)
-            await close_tap(inner)
 
 
 async def pings(namespace: str, address: str, **options: Any) -> bool:
