@@ -13,8 +13,8 @@ class GuestInterface(msgspec.Struct, frozen=True, kw_only=True):
     `name` is the pod's interface that it stands for ("eth0"); `mac` is what the guest must use, in the usual
     colon-separated lower case; `mtu` is in bytes. `address` and `address6` carry the prefix the guest is told, which
     need not be the CNI plugin's; each is None where the interface has no address of that family. `gateway` is always
-    inside `address`'s prefix; `gateway6` is inside `address6`'s or link-local, which every IPv6 stack takes for on-link.
-    A gateway is None where nothing of that family lies beyond the link.
+    inside `address`'s prefix; `gateway6` is inside `address6`'s or link-local, which IPv6 takes for on-link. A gateway
+    is None where nothing of that family lies beyond the link.
     """
 
     name: str
