@@ -11,6 +11,9 @@ import msgspec
 
 from shim.errors import InvalidRequest
 
+#: How a tap can be joined to a pod's interface.
+Dataplane = Literal["bridge", "mirror", "macvtap"]
+
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
 _VARIABLE = "UNIKERNEL_SHIM_CONFIG"
@@ -40,9 +43,9 @@ class Engine(Section, frozen=True):
 
 
 class Network(Section, frozen=True):
-    """`dataplane` says how a tap is joined to the pod's interface."""
+    """`dataplane` says how a tap is joined to the pod's interface, where a pod has no wish of its own."""
 
-    dataplane: Literal["bridge"] = "bridge"
+    dataplane: Dataplane = "bridge"
 
 
 class Guest(Section, frozen=True):

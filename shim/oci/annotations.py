@@ -5,18 +5,31 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 import msgspec
 
+from shim.config import Dataplane
 from shim.errors import InvalidRequest
 
 PREFIX = "io.unikernel."
-_KNOWN = ("kernel", "monitor", "guest", "cmdline", "memory", "initrd", "block", "network")
+_KNOWN = ("kernel", "monitor", "guest", "cmdline", "memory", "initrd", "block", "network", "nics", "dataplane")
 _NETWORK = ("auto", "none", "required")
+_DATAPLANE: tuple[str, ...] = get_args(Dataplane)
+# A device's name in a manifest (Solo5, MFT_NAME_SIZE and its check), and an interface's (linux/if.h, IFNAMSIZ, and
+# dev_valid_name() of net/core/dev.c), less what separates entries here.
+_NIC = re.compile(r"(?:(?P<device>[A-Za-z0-9]{1,67})=)?(?P<interface>[^\s/:,=]{1,15})")
 # Kubernetes' quantities: binary and decimal suffixes, and here a bare number is MiB, as the tenders' --mem is.
 _UNITS = {"": 1 << 20, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9}
 _MIB = 1 << 20
 _MOST = 1 << 24  # MiB; more than any machine has
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """A NIC of the guest: the pod's interface, and the device of the kernel's manifest that it is for ("" for none)."""
+
+    interface: str
+    device: str = ""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +42,24 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None
     initrd: str = ""
     network: str = "auto"
+    nics: tuple[Assignment, ...] = ()
+    dataplane: str = ""
+
+
+def parse_nics(text: str) -> tuple[Assignment, ...]:
+    """ "service=net1,management=eth0" or "eth0,net1": either every entry names a device or none does.
+
+    Raises InvalidRequest.
+    """
+    found = [_NIC.fullmatch(entry.strip()) for entry in text.split(",")]
+    wanted = tuple(Assignment(entry["interface"], entry["device"] or "") for entry in found if entry)
+    if len(wanted) < len(found) or len({wish.device == "" for wish in wanted}) > 1:
+        raise InvalidRequest(
+            f"{text!r} is not a list of NICs",
+            subject=f"{PREFIX}nics",
+            remedy="write service=net1,management=eth0 for a kernel with a manifest, eth0,net1 for one without",
+        )
+    return wanted
 
 
 def parse_memory(text: str) -> int:
@@ -64,11 +95,6 @@ def wishes(annotations: Mapping[str, str]) -> Wishes:
         given[name] = value
     if given.get("block"):
         raise InvalidRequest("block devices are not supported yet", subject=f"{PREFIX}block", remedy="remove it")
-    network = given.get("network") or "auto"
-    if network not in _NETWORK:
-        raise InvalidRequest(
-            f"{network!r} is not a choice", subject=f"{PREFIX}network", remedy=f"choose one of {', '.join(_NETWORK)}"
-        )
     return Wishes(
         kernel=given.get("kernel", ""),
         monitor=given.get("monitor", ""),
@@ -76,5 +102,15 @@ def wishes(annotations: Mapping[str, str]) -> Wishes:
         cmdline=given.get("cmdline", ""),
         memory=parse_memory(given["memory"]) if given.get("memory") else None,
         initrd=given.get("initrd", ""),
-        network=network,
+        network=_choice("network", given.get("network") or "auto", _NETWORK),
+        nics=parse_nics(given["nics"]) if given.get("nics") else (),
+        dataplane=_choice("dataplane", given["dataplane"], _DATAPLANE) if given.get("dataplane") else "",
     )
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InvalidRequest(
+            f"{value!r} is not a choice", subject=f"{PREFIX}{name}", remedy=f"choose one of {', '.join(choices)}"
+        )
+    return value

@@ -26,7 +26,7 @@ import msgspec
 
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
-from shim.oci.annotations import PREFIX, Wishes, wishes
+from shim.oci.annotations import PREFIX, Assignment, Wishes, wishes
 from shim.oci.kernel import Kernel
 from shim.storage.inside import find
 
@@ -47,6 +47,8 @@ class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None
     initrd: Path | None = None
     network: str = "auto"
+    nics: tuple[Assignment, ...] = ()
+    dataplane: str = ""
 
 
 def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str]) -> Unikernel | None:
@@ -88,6 +90,8 @@ def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, 
         memory=wanted.memory,
         initrd=find(root, wanted.initrd, "initrd") if wanted.initrd else None,
         network=wanted.network,
+        nics=wanted.nics,
+        dataplane=wanted.dataplane,
     )
 
 

@@ -16,7 +16,9 @@ from shim.network.plan import TapOptions
 from shim.network.pod import PodNetwork
 from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
+from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
+from shim.sandbox.nics import match
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord, PodPlan
 
@@ -55,34 +57,22 @@ def guest_memory(wish: int | None, limit: int, default: int, overhead: int) -> i
     return wish or room
 
 
-def name_nics(devices: tuple[str, ...], interfaces: tuple[GuestInterface, ...], kernel: Path) -> tuple[str, ...]:
-    """The manifest's name for each interface, in order; "" for a kernel without a manifest.
-
-    Raises ImageFault when the kernel's manifest and the pod's interfaces do not match, naming both.
-    """
-    if len(devices) != len(interfaces):
-        have = ", ".join(interface.name for interface in interfaces) or "none"
-        raise ImageFault(
-            f"the kernel's manifest asks for the network devices [{', '.join(devices)}], the pod offers [{have}]",
-            subject=kernel.name,
-            remedy="build the kernel with as many network devices as the pod has",
-        )
-    return devices
-
-
 class Plumbed(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod's network in a guest's hands: what it is told, the taps' names, their descriptors where they are open."""
+    """A pod's network in a guest's hands: what it is told, the manifest's devices ("" for none), the taps' names, and
+    their descriptors where they are open."""
 
     interfaces: tuple[GuestInterface, ...] = ()
+    devices: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     taps: tuple[int, ...] = ()
 
 
 async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: str | None, monitor: Monitor) -> Plumbed:
-    """Read the pod's network, plan, journal, and apply; nothing where the guest gets no network.
+    """Read the pod's network, match, plan, journal, and apply; nothing where the guest gets no network.
 
     `netns` is None for the node's own namespace and "" for a new, empty one: neither has a pod network. The caller
-    closes the taps. Raises NetworkFault where the pod's network cannot be handed over, or is demanded and not there.
+    closes the taps. Raises NetworkFault where the pod's network cannot be handed over, or is demanded and not there,
+    and the errors of `nics.match`.
     """
     if image.network == "none" or not netns:
         if image.network == "required":
@@ -91,20 +81,47 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
                 subject="io.unikernel.network",
                 remedy="run it in a pod with a network, or set the annotation to auto",
             )
+        _match(image, ())
+        return Plumbed()
+    if image.kernel.net_devices == () and not image.nics:
+        if image.network == "required":
+            raise ImageFault(
+                "the unikernel demands a network and its kernel's manifest names no network device",
+                subject=image.path.name,
+                remedy="build it with one, or set io.unikernel.network to auto",
+            )
         return Plumbed()
     by_name = await monitor.attaches_by_name()
+    dataplane = image.dataplane or node.config.network.dataplane
+    if dataplane == "macvtap" and by_name:
+        # A macvtap is a character device of its own, and nothing that /dev/net/tun could attach to by name.
+        raise InvalidRequest(
+            f"the monitor {image.monitor} attaches taps by name, which a macvtap does not allow",
+            subject="io.unikernel.dataplane" if image.dataplane else "network.dataplane",
+            remedy="choose bridge or mirror",
+        )
     async with await PodNetwork.open(Path(netns)) as network:
         plan = await network.plan(
-            dataplane=node.config.network.dataplane,
+            dataplane=dataplane,
             seed=record.sandbox,
             tap=TapOptions(persistent=by_name, owner=record.user if by_name else None),
         )
+        nics = _match(image, tuple(interface.name for interface in plan.guest))
         for note in plan.notes:
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
         taps = await network.apply(plan)
-    return Plumbed(interfaces=plan.guest, names=tuple(tap.link for tap in plan.taps), taps=tuple(taps))
+    return Plumbed(
+        interfaces=plan.guest,
+        devices=tuple(nic.device for nic in nics),
+        names=tuple(tap.link for tap in plan.taps),
+        taps=tuple(taps),
+    )
+
+
+def _match(image: Unikernel, offered: tuple[str, ...]) -> tuple[Assignment, ...]:
+    return match(image.kernel.net_devices, offered, image.nics, image.path.name)
 
 
 async def prepare(
@@ -140,13 +157,10 @@ async def prepare(
 
 async def _launch(node: Node, spec: rewrite.Spec, image: Unikernel, network: Plumbed, memory: int) -> Launch:
     """Ask the guest for its words and the monitor for its command line."""
-    devices: tuple[str, ...] = ("",) * len(network.interfaces)
-    if image.kernel.net_devices is not None:
-        devices = name_nics(image.kernel.net_devices, network.interfaces, image.path)
     nics = tuple(
         Nic(fd=_FIRST_FD + position, tap=tap, mac=interface.mac, mtu=interface.mtu, device=device)
         for position, (interface, tap, device) in enumerate(
-            zip(network.interfaces, network.names, devices, strict=True)
+            zip(network.interfaces, network.names, network.devices, strict=True)
         )
     )
     words = node.guests[image.guest].words(

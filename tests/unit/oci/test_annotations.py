@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shim.errors import InvalidRequest
-from shim.oci.annotations import Wishes, parse_memory, wishes
+from shim.oci.annotations import Assignment, Wishes, parse_memory, parse_nics, wishes
 
 
 def test_all_of_them() -> None:
@@ -18,6 +18,8 @@ def test_all_of_them() -> None:
             "io.unikernel.memory": "1Gi",
             "io.unikernel.initrd": "/boot/initrd",
             "io.unikernel.network": "required",
+            "io.unikernel.nics": "eth0,net1",
+            "io.unikernel.dataplane": "mirror",
             "io.kubernetes.cri.sandbox-id": "other people's",
         }
     )
@@ -29,6 +31,8 @@ def test_all_of_them() -> None:
         memory=1024,
         initrd="/boot/initrd",
         network="required",
+        nics=(Assignment("eth0"), Assignment("net1")),
+        dataplane="mirror",
     )
 
 
@@ -60,11 +64,32 @@ def test_no_amount_of_memory(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "nics"),
+    [
+        ("eth0", (Assignment("eth0"),)),
+        ("net1, eth0.5", (Assignment("net1"), Assignment("eth0.5"))),
+        (" service=net1 , management=eth0 ", (Assignment("net1", "service"), Assignment("eth0", "management"))),
+    ],
+)
+def test_nics(text: str, nics: tuple[Assignment, ...]) -> None:
+    assert parse_nics(text) == nics
+
+
+@pytest.mark.parametrize(
+    "text",
+    [",", "eth0,", "a=", "=eth0", "a=b=c", "a=eth0,net1", "eth0,a=net1", "a_b=eth0", "eth 0", "a/b", "x" * 16, "e:1"],
+)
+def test_no_list_of_nics(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"io\.unikernel\.nics: .* is not a list of NICs"):
+        parse_nics(text)
+
+
+@pytest.mark.parametrize(
     ("key", "hint"),
     [
         ("io.unikernel.kernal", r"did you mean io\.unikernel\.kernel\?"),
         ("io.unikernel.zzz", "known are kernel, monitor"),
-        ("io.unikernel.dataplane", "unknown annotation"),
+        ("io.unikernel.dataplanes", r"did you mean io\.unikernel\.dataplane\?"),
         ("io.unikernel.", "known are"),
     ],
 )
@@ -78,6 +103,8 @@ def test_unknown_keys(key: str, hint: str) -> None:
     ("key", "value", "why"),
     [
         ("network", "maybe", "choose one of auto, none, required"),
+        ("dataplane", "tc", "'tc' is not a choice; choose one of bridge, mirror, macvtap"),
+        ("nics", "a=", "'a=' is not a list of NICs; write service=net1,management=eth0 .* eth0,net1"),
         ("memory", "abc", "'abc' is not an amount"),
         ("block", "data=/data.img", "not supported yet"),
     ],

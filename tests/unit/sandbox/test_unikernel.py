@@ -1,17 +1,13 @@
-"""The pure decisions about a unikernel: its memory, its NICs."""
+"""The pure decisions about a unikernel: its memory."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from shim.errors import ImageFault, InvalidRequest
-from shim.network.view import GuestInterface
-from shim.sandbox.unikernel import guest_memory, name_nics
+from shim.errors import InvalidRequest
+from shim.sandbox.unikernel import guest_memory
 
 _MIB = 1 << 20
-_ETH0 = GuestInterface(name="eth0", mac="02:00:00:00:00:01", mtu=1500)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +23,3 @@ def test_memory_that_cannot_fit() -> None:
         guest_memory(193, 256 * _MIB, 128, 64)
     with pytest.raises(InvalidRequest, match="leaves no room"):
         guest_memory(None, 64 * _MIB, 128, 64)
-
-
-def test_a_manifests_nics() -> None:
-    assert name_nics(("net0",), (_ETH0,), Path("/k")) == ("net0",)
-    with pytest.raises(ImageFault, match=r"\[net0, net1\], the pod offers \[eth0\]"):
-        name_nics(("net0", "net1"), (_ETH0,), Path("/k"))
-    with pytest.raises(ImageFault, match=r"\[net0\], the pod offers \[none\]"):
-        name_nics(("net0",), (), Path("/k"))
