@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from shim.errors import NetworkFault
 from shim.network.view import GuestInterface
 
 
@@ -29,6 +30,8 @@ class Guest(Protocol):
     """One unikernel family's grammar."""
 
     name: str
+    #: The versions of IP that it can be told an address of: 4, 6.
+    versions: frozenset[int]
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The guest's command line as words, quoted in its own grammar; a monitor that takes one string joins them with
@@ -37,3 +40,24 @@ class Guest(Protocol):
         Raises InvalidRequest where the grammar cannot express a value, naming the value.
         """
         ...
+
+
+def check_versions(guest: Guest, interface: GuestInterface) -> str:
+    """What of an interface's addresses the guest will not have, as a sentence, or "".
+
+    Raises NetworkFault where it would have none of them.
+    """
+    have = {4: interface.address, 6: interface.address6}
+    missing = [
+        f"{interface.name}'s {address.ip}"
+        for version, address in have.items()
+        if address is not None and version not in guest.versions
+    ]
+    speaks = " and ".join(f"IPv{version}" for version in sorted(guest.versions))
+    if missing and not any(have[version] for version in guest.versions):
+        raise NetworkFault(
+            f"{guest.name} guests can be told {speaks} addresses only, and {interface.name} has none",
+            subject=interface.name,
+            remedy="give the pod one, or run it as another guest; io.unikernel.nics can leave an interface out",
+        )
+    return f"{guest.name} guests cannot be told of {' and '.join(missing)}: they speak {speaks}" if missing else ""

@@ -3,6 +3,13 @@
 Grammar: Documentation/admin-guide/kernel-parameters.rst and nfs/nfsroot.rst (`ip=`). Words are read by next_arg()
 (lib/cmdline.c): double quotes protect white space, and nothing protects a double quote. What init is given is collected
 in init/main.c: unknown NAME=VALUE words become its environment, everything behind `--` its arguments.
+
+One IPv4 address is what the kernel's own `ip=` can say. More NICs and IPv6 are said in the grammar of dracut.cmdline(7)
+and systemd-network-generator(8), of which the kernel's is a part; the guest's user space reads that from /proc/cmdline.
+A kernel with CONFIG_IP_PNP reads those words too, as if each were its own: it splits them at every colon, and what is
+not empty overwrites what an earlier word said (net/ipv4/ipconfig.c, ip_auto_config_setup()). So the first NIC's IPv4 is
+the last `ip=`, and behind it stands all of it again as `nfsaddrs=`, with the zeros that make the kernel forget: its
+other name for `ip=` (nfs/nfsroot.rst), which nobody else reads.
 """
 
 from __future__ import annotations
@@ -16,16 +23,20 @@ from shim.network.view import GuestInterface
 # COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h) counts the final NUL; what is longer is cut off silently. The monitor
 # may have a parameter of its own to add, for which room is left.
 _LIMIT = 2048 - 64
-# CONFIG_INIT_ENV_ARG_LIMIT; the kernel panics beyond it. HOME and TERM, and init's own name, are counted.
-_ENVIRONMENT_LIMIT = 32 - 2
+# CONFIG_INIT_ENV_ARG_LIMIT, and one (init/main.c, unknown_bootoption()); the kernel panics beyond it. HOME and TERM,
+# and init's own name, are counted.
+_ENVIRONMENT_LIMIT = 33 - 2
 _ARGUMENT_LIMIT = 32 - 1
 # The console is the monitor's stdout; a guest that ends or panics ends its monitor, which does not reboot.
 _ALWAYS = ("console=ttyS0", "quiet", "panic=-1", "reboot=t")
-_DEVICE = "eth0"
 # They describe the container's process on the node, and say nothing of the guest's user space.
 _NOT_THE_GUESTS = ("PATH", "HOME", "TERM", "HOSTNAME")
 # Words that the kernel takes for itself; as names of environment variables they would change the machine, not init.
-_RESERVED = ("console", "init", "initrd", "ip", "panic", "quiet", "rdinit", "reboot", "root", "tsc_early_khz")
+_RESERVED = (
+    *("console", "ifname", "init", "initrd", "ip", "nfsaddrs", "panic", "quiet"),
+    *("rdinit", "reboot", "root", "tsc_early_khz"),
+)
+_ZERO = "0.0.0.0"  # noqa: S104 - to ipconfig.c it is "none"; an empty field is "as before"
 _SUBJECT = "io.unikernel.cmdline"
 # isspace() of lib/ctype.c, which knows Latin-1 and not UTF-8: its no-break space is half of many a letter.
 _SPACES = b" \t\n\v\f\r\xa0"
@@ -35,14 +46,16 @@ class Linux:
     """Kernel parameters, environment, the image's own words, then after `--` what is init's."""
 
     name = "linux"
+    versions = frozenset((4, 6))
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The command line. Raises InvalidRequest for a value the grammar cannot express, or too much of anything."""
-        words = [*_ALWAYS]
-        # The kernel configures one interface by `ip=`.
-        words += [_ip(interface, spec.hostname) for interface in spec.interfaces[:1]]
+        network = _network(spec.interfaces, spec.hostname)
+        words = [*_ALWAYS, *network]
         environment = {name: value for name, value in spec.environment.items() if name not in _NOT_THE_GUESTS}
-        _check_count(len(environment), _ENVIRONMENT_LIMIT, "env", "set enableServiceLinks: false, or use fewer")
+        # A kernel that does not know these words gives them to init, all of one name in one variable.
+        room = _ENVIRONMENT_LIMIT - len({word.partition("=")[0] for word in network})
+        _check_count(len(environment), room, "env", "set enableServiceLinks: false, or use fewer")
         words += [_variable(name, value) for name, value in environment.items()]
         own = _words_of(spec.cmdline)
         words += own
@@ -61,14 +74,38 @@ class Linux:
         return tuple(words)
 
 
-def _ip(interface: GuestInterface, hostname: str) -> str:
-    """`ip=client:server:gateway:netmask:hostname:device:autoconf`."""
-    if interface.address is None:
-        return f"ip=:::::{_DEVICE}:off"
+def _network(interfaces: tuple[GuestInterface, ...], hostname: str) -> list[str]:
+    """Names, addresses and gateways. A NIC without an address is not spoken of: it is there all the same."""
+    if not interfaces:
+        return []
     if not re.fullmatch(r"[A-Za-z0-9_.-]*", hostname):
         raise InvalidRequest(f"the hostname {hostname!r} cannot be told to a Linux kernel", subject="hostname")
-    gateway = interface.gateway or ""
-    return f"ip={interface.address.ip}::{gateway}:{interface.address.netmask}:{hostname}:{_DEVICE}:off"
+    others: list[str] = []
+    for position, interface in enumerate(interfaces):
+        # What the first NIC's own word has no field for; the device says its MTU too (virtio, VIRTIO_NET_F_MTU).
+        rest = f"{hostname if position == 0 else ''}:eth{position}:none:{interface.mtu}"
+        if interface.address6 is not None:
+            gateway = f"[{interface.gateway6}]" if interface.gateway6 else ""
+            address, prefix = interface.address6.ip, interface.address6.network.prefixlen
+            others.append(f"ip=[{address}]::{gateway}:{prefix}:{rest}")
+        if interface.address is not None and position > 0:
+            others.append(f"ip={_address4(interface, '')}:{rest}")
+    # Names follow MACs, in whatever order the guest finds its NICs.
+    names = [f"ifname=eth{position}:{interface.mac}" for position, interface in enumerate(interfaces)]
+    words = [*(names if len(names) > 1 else ()), *others]
+    first = interfaces[0]
+    if first.address is not None:
+        words.append(f"ip={_address4(first, '')}:{hostname}:eth0:off")
+    if others:
+        again = f"{_address4(first, _ZERO)}:{hostname or 'localhost'}:eth0:off" if first.address is not None else "off"
+        words.append(f"nfsaddrs={again}")
+    return words
+
+
+def _address4(interface: GuestInterface, nothing: str) -> str:
+    """`client:server:gateway:netmask`, with `nothing` where there is none."""
+    assert interface.address is not None
+    return f"{interface.address.ip}:{nothing}:{interface.gateway or nothing}:{interface.address.netmask}"
 
 
 def _check_count(count: int, limit: int, subject: str, remedy: str) -> None:

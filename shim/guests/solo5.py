@@ -12,6 +12,8 @@ class Solo5:
     """The tender joins the words with spaces, and the guest gets one string."""
 
     name = "solo5"
+    # It is told nothing of the network, so of any address.
+    versions = frozenset((4, 6))
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The arguments. Raises InvalidRequest when they are too long for the guest."""

@@ -10,7 +10,7 @@ import msgspec
 
 from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
-from shim.guests.base import GuestSpec
+from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
 from shim.network.plan import TapOptions
 from shim.network.pod import PodNetwork
@@ -107,7 +107,8 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             tap=TapOptions(persistent=by_name, owner=record.user if by_name else None),
         )
         nics = _match(image, tuple(interface.name for interface in plan.guest))
-        for note in plan.notes:
+        notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
+        for note in filter(None, notes):
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,21 @@ _ETH0 = GuestInterface(
 )
 _NO_GATEWAY = GuestInterface(name="eth0", mac=_ETH0.mac, mtu=1500, address=_ETH0.address)
 _NO_ADDRESS = GuestInterface(name="eth0", mac=_ETH0.mac, mtu=1500)
+_DUAL = GuestInterface(
+    name="eth0",
+    mac=_ETH0.mac,
+    mtu=1450,
+    address=_ETH0.address,
+    gateway=_ETH0.gateway,
+    address6=IPv6Interface("fd00:10::5/64"),
+    gateway6=IPv6Address("fe80::1"),
+)
+_SIX = GuestInterface(
+    name="eth0", mac=_ETH0.mac, mtu=1280, address6=IPv6Interface("fd00::5/126"), gateway6=IPv6Address("fd00::6")
+)
+_NET1 = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address=IPv4Interface("192.168.7.9/24"))
+_NET1_SIX = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address6=IPv6Interface("fd07::9/64"))
+_NAMES = "ifname=eth0:02:00:00:00:00:01 ifname=eth1:02:00:00:00:00:02"
 
 _SPACES = " \t\n\v\f\r\xa0"
 
@@ -65,7 +80,38 @@ def line(spec: GuestSpec) -> str:
             f"{_ALWAYS} ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off",
         ),
         (GuestSpec(interfaces=(_NO_GATEWAY,)), f"{_ALWAYS} ip=10.1.2.3:::255.255.255.248::eth0:off"),
-        (GuestSpec(interfaces=(_NO_ADDRESS,)), f"{_ALWAYS} ip=:::::eth0:off"),
+        (GuestSpec(interfaces=(_NO_ADDRESS,)), _ALWAYS),
+        (
+            GuestSpec(interfaces=(_DUAL,), hostname="web-0"),
+            f"{_ALWAYS} ip=[fd00:10::5]::[fe80::1]:64:web-0:eth0:none:1450"
+            " ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off"
+            " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:web-0:eth0:off",
+        ),
+        (
+            GuestSpec(interfaces=(_SIX,), hostname="web-0"),
+            f"{_ALWAYS} ip=[fd00::5]::[fd00::6]:126:web-0:eth0:none:1280 nfsaddrs=off",
+        ),
+        (
+            GuestSpec(interfaces=(_ETH0, _NET1), hostname="web-0"),
+            f"{_ALWAYS} {_NAMES} ip=192.168.7.9:::255.255.255.0::eth1:none:9000"
+            " ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off"
+            " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:web-0:eth0:off",
+        ),
+        (
+            GuestSpec(interfaces=(_NO_GATEWAY, _NET1_SIX)),
+            f"{_ALWAYS} {_NAMES} ip=[fd07::9]:::64::eth1:none:9000"
+            " ip=10.1.2.3:::255.255.255.248::eth0:off"
+            " nfsaddrs=10.1.2.3:0.0.0.0:0.0.0.0:255.255.255.248:localhost:eth0:off",
+        ),
+        (
+            GuestSpec(interfaces=(_NO_ADDRESS, _NET1)),
+            f"{_ALWAYS} {_NAMES} ip=192.168.7.9:::255.255.255.0::eth1:none:9000 nfsaddrs=off",
+        ),
+        (
+            GuestSpec(interfaces=(_ETH0, _NO_ADDRESS)),
+            f"{_ALWAYS} ifname=eth0:02:00:00:00:00:01"
+            " ifname=eth1:02:00:00:00:00:01 ip=10.1.2.3::10.1.2.1:255.255.255.248::eth0:off",
+        ),
         (GuestSpec(cmdline="  debug   rdinit=/x "), f"{_ALWAYS} debug rdinit=/x"),
         (GuestSpec(arguments=("-c", "echo a b", "")), f'{_ALWAYS} -- -c "echo a b" ""'),
         (GuestSpec(arguments=("--opt=a b", "x y=z")), f'{_ALWAYS} -- --opt="a b" "x y=z"'),
@@ -84,8 +130,68 @@ def test_golden(spec: GuestSpec, golden: str) -> None:
     assert line(spec) == golden
 
 
-def test_one_interface_is_configured() -> None:
-    assert line(GuestSpec(interfaces=(_ETH0, _ETH0))).count("ip=") == 1
+def _variables(count: int) -> dict[str, str]:
+    return {f"E{number}": "1" for number in range(count)}
+
+
+class IpConfig:
+    """What a kernel with CONFIG_IP_PNP makes of its command line, from ip_auto_config_setup()'s behaviour: each word is
+    split at every colon, and a field that is not empty overwrites. An address is read digit by digit, whatever is there
+    (in_aton()), so it is taken for set unless it is zero."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.enabled = False
+        self.fields: dict[int, str] = {}
+        for word in words:
+            name, _, value = word.partition("=")
+            if name in ("ip", "nfsaddrs"):
+                self._read(value)
+
+    def _read(self, value: str) -> None:
+        self.enabled = value not in ("", "off", "none")
+        if not self.enabled:
+            return
+        self.fields = {number: text for number, text in self.fields.items() if number < 7}  # name servers
+        for number, text in enumerate(value.split(":")):
+            if text == "0.0.0.0" and number < 4:
+                self.fields.pop(number, None)
+            elif number == 6:
+                self.enabled = self.enabled and (text in ("on", "any") or 0 in self.fields)
+            elif text:
+                self.fields[number] = text
+
+
+_ADDRESSES = st.integers(1, 2**128 - 2).map(IPv6Address)
+
+
+@st.composite
+def _interfaces(draw: st.DrawFn) -> GuestInterface:
+    """Any NIC, with or without either address and either gateway."""
+    four, six = draw(st.booleans()), draw(st.booleans())
+    return GuestInterface(
+        name="eth0",
+        mac="02:00:00:00:00:01",
+        mtu=draw(st.integers(1280, 65535)),
+        address=IPv4Interface((draw(st.integers(1, 2**32 - 2)), draw(st.integers(8, 30)))) if four else None,
+        gateway=IPv4Address(draw(st.integers(1, 2**32 - 2))) if four and draw(st.booleans()) else None,
+        address6=IPv6Interface((int(draw(_ADDRESSES)), draw(st.integers(1, 128)))) if six else None,
+        gateway6=draw(_ADDRESSES) if six and draw(st.booleans()) else None,
+    )
+
+
+@given(interfaces=st.lists(_interfaces(), max_size=4), hostname=st.sampled_from(["", "web-0", "dhcp.any"]))
+def test_the_kernel_itself_ends_with_the_first_nics_ipv4(interfaces: list[GuestInterface], hostname: str) -> None:
+    """Whatever else is said for user space."""
+    found = IpConfig(kernel_reads(line(GuestSpec(interfaces=tuple(interfaces), hostname=hostname))))
+    first = interfaces[0] if interfaces else _NO_ADDRESS
+    assert found.enabled is (first.address is not None)
+    if first.address is not None:
+        named = {4: hostname} if hostname else {}
+        if found.fields.get(4) == "localhost":
+            named = {4: "localhost"}
+        gateway = {2: str(first.gateway)} if first.gateway else {}
+        address = {0: str(first.address.ip), 3: str(first.address.netmask), 5: "eth0"}
+        assert found.fields == address | gateway | named
 
 
 # What a command line can hold: no control characters that end it, and no double quote.
@@ -120,7 +226,10 @@ def test_the_environment_comes_out_as_it_went_in(environment: dict[str, str]) ->
         (GuestSpec(environment={"a b": "1"}), "env a b", "cannot be told"),
         (GuestSpec(environment={"": "1"}), "env ", "cannot be told"),
         (GuestSpec(environment={"ip": "off"}), "env ip", "parameter of its own"),
-        (GuestSpec(environment={f"E{n}": "1" for n in range(31)}), "env", "enableServiceLinks"),
+        (GuestSpec(environment={"nfsaddrs": "off"}), "env nfsaddrs", "parameter of its own"),
+        (GuestSpec(environment=_variables(32)), "env", "32 are more than the 31 .* enableServiceLinks"),
+        (GuestSpec(environment=_variables(31), interfaces=(_ETH0,)), "env", "31 are more than the 30"),
+        (GuestSpec(environment=_variables(29), interfaces=(_DUAL, _NET1)), "env", "more than the 28"),
         (GuestSpec(cmdline='a="b'), "io.unikernel.cmdline", "not closed"),
         (GuestSpec(cmdline="a\nb"), "io.unikernel.cmdline", "line break"),
         (GuestSpec(arguments=("x" * 2000,)), "args and env", "takes fewer than 1984"),
