@@ -3,6 +3,9 @@
 Neighbouring operations of one sort travel together: netlink requests in one send, the rest in one visit to the
 namespace. Undoing runs every inverse of the plan whatever was done: each accepts that its work is done already, so the
 same code rolls back half a plan, repeats an interrupted undo, and cleans up after a crash.
+
+Nobody waits for the kernel to take devices down, which takes it tens of milliseconds each: the interface has its
+configuration back before that, and `Namespace.background` sees to the rest.
 """
 
 from __future__ import annotations
@@ -11,18 +14,33 @@ import asyncio
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from shim import log
 from shim.errors import NetworkFault
+from shim.network.loading import loaded
 from shim.network.namespace import Namespace
-from shim.network.netlink import Request
-from shim.network.operations import CreateBridge, CreateTap, LocalOperation, NetlinkOperation, Operation, Step
+from shim.network.netlink import Request, send_and_wait
+from shim.network.operations import (
+    AttachProgram,
+    CreateBridge,
+    CreateMacvtap,
+    CreateTap,
+    DelLink,
+    LocalOperation,
+    NetlinkOperation,
+    Operation,
+    Step,
+)
 from shim.network.plan import Plan, undoing
 from shim.network.resolve import resolve
 from shim.network.tap import close_tap
 
 T = TypeVar("T")
+
+_log = log.get(__name__)
+_MAKING = (CreateBridge, CreateMacvtap)
 
 
 async def apply(plan: Plan, namespace: Namespace) -> list[int]:
@@ -82,10 +100,11 @@ async def _carry_out(steps: Sequence[Step], namespace: Namespace, progress: _Pro
         if local:
             await namespace.run(lambda group=group: _run_all(group, progress))  # type: ignore[misc]
             continue
-        sent = [(step, request) for step in group for request in _encode(step.do)]
-        outcomes = await namespace.netlink.attempt([request for _, request in sent])
+        async with loaded(step.do for step in group if isinstance(step.do, AttachProgram)) as programs:
+            sent = [(step, request) for step in group for request in _encode(step.do, programs)]
+            outcomes = await namespace.netlink.attempt([request for _, request in sent])
         failed = {id(step): outcome for (step, _), outcome in zip(sent, outcomes, strict=True) if outcome is not None}
-        progress.attempted += [step for step in group if not (isinstance(step.do, CreateBridge) and id(step) in failed)]
+        progress.attempted += [step for step in group if not (isinstance(step.do, _MAKING) and id(step) in failed)]
         for error in failed.values():
             raise error
 
@@ -115,7 +134,9 @@ def _run(operation: LocalOperation) -> int | None:
         raise OSError(error.errno, f"{operation.describe()}: {os.strerror(error.errno or 0)}") from error
 
 
-def _encode(operation: Operation) -> tuple[Request, ...]:
+def _encode(operation: Operation, programs: Mapping[int, int]) -> tuple[Request, ...]:
+    if isinstance(operation, AttachProgram):
+        return operation.encode_with(programs[id(operation)])
     return operation.encode() if isinstance(operation, NetlinkOperation) else ()
 
 
@@ -123,7 +144,30 @@ async def _take_back(steps: Sequence[Step], namespace: Namespace) -> list[OSErro
     failures: list[OSError] = []
     refused: list[tuple[str, OSError]] = []
     gone: set[str] = set()
-    for local, group in _groups(undoing(steps), lambda operation: operation):
+    inverses = undoing(steps)
+    devices = [operation for operation in inverses if isinstance(operation, DelLink)]
+    try:
+        failures += await _put_back(inverses[: len(inverses) - len(devices)], namespace, refused, gone)
+    finally:
+        if devices:
+            namespace.background(lambda: _remove(devices))
+    # Of an interface that is gone nothing can be put back, whatever words the kernel finds for it.
+    return failures + [error for link, error in refused if link not in gone]
+
+
+def _remove(devices: Sequence[DelLink]) -> None:
+    """Runs in the namespace, and blocks."""
+    for operation, outcome in zip(devices, send_and_wait([r for each in devices for r in each.encode()]), strict=True):
+        if outcome is not None and not _settles(operation, outcome):
+            _log.error("a device is left behind", device=operation.link, error=outcome.strerror)
+
+
+async def _put_back(
+    operations: Sequence[Operation], namespace: Namespace, refused: list[tuple[str, OSError]], gone: set[str]
+) -> list[OSError]:
+    """Returns what failed outright; what the kernel refused is judged once it is known which interfaces are gone."""
+    failures: list[OSError] = []
+    for local, group in _groups(operations, lambda operation: operation):
         if local:
             failures += await namespace.run(lambda group=group: _run_tolerantly(group))  # type: ignore[misc]
             continue
@@ -141,8 +185,7 @@ async def _take_back(steps: Sequence[Step], namespace: Namespace) -> list[OSErro
                 gone.add(operation.link)
             elif not _settles(operation, outcome):
                 refused.append((operation.link, outcome))
-    # Of an interface that is gone nothing can be put back, whatever words the kernel finds for it.
-    return failures + [error for link, error in refused if link not in gone]
+    return failures
 
 
 def _run_tolerantly(operations: Sequence[Operation]) -> list[OSError]:

@@ -8,7 +8,7 @@ they carry: lifetimes, labels, metrics, encapsulations, attributes that this pro
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from shim.errors import NetworkFault
 from shim.network import rtnetlink as rt
 from shim.network.namespace import Namespace
 from shim.network.netlink import NetlinkError
-from shim.network.rtnetlink import Family, Ifa, Ifla, Kind, Message, Nda, Rta
+from shim.network.rtnetlink import Family, Fra, Ifa, Ifla, Kind, Message, Nda, Rta, Tca
 
 _SYSCTL = Path("/proc/sys")
 #: Settings of an interface that plumbing touches and undoing must know, below net/ipv6/conf/NAME.
@@ -26,8 +26,9 @@ _IPV6_SETTINGS = ("addr_gen_mode", "disable_ipv6")
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """One interface. `kind` is the driver's name ("veth", "bridge"; empty for hardware); `flags` are IFF_*;
-    `hardware` is ARPHRD_*; `parent` and `master` are interface indexes, 0 for none."""
+    """One interface. `kind` is the driver's name ("veth", "bridge"; empty for hardware) and `mode` its way of working
+    where it has several ("l3" of ipvlan); `flags` are IFF_*; `hardware` is ARPHRD_*; `parent` and `master` are
+    interface indexes, 0 for none; `filters` is the queueing discipline that carries filters, if there is one."""
 
     index: int
     name: str
@@ -39,6 +40,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     master: int = 0
     parent: int = 0
     alias: str = ""
+    mode: str = ""
+    filters: str = ""
 
     @property
     def up(self) -> bool:
@@ -72,11 +75,19 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return ip_network(f"{self.peer or self.address}/{self.prefix}", strict=False)
 
 
+class NextHop(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a route's several next hops: the interface's index and the gateway, which may be empty."""
+
+    link: int
+    gateway: str = ""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One route out of the interface `link` (an index, 0 where the route names none).
 
-    `kind` is the type ("unicast", "local", "blackhole", …), `gateway` the next hop or empty, `mtu` 0 where the route
-    sets none, `hops` the interface indexes of several next hops; `raw` is the kernel's own message body.
+    `kind` is the type ("unicast", "local", "blackhole", …), `gateway` the next hop or empty, which may be of the other
+    family (`via inet6`), `mtu` 0 where the route sets none; `hops` are several next hops; `raw` is the kernel's own
+    message body.
     """
 
     link: int
@@ -90,7 +101,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     metric: int = 0
     mtu: int = 0
     flags: int = 0
-    hops: tuple[int, ...] = ()
+    hops: tuple[NextHop, ...] = ()
     raw: bytes = b""
 
     @property
@@ -100,7 +111,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     def through(self, link: int) -> bool:
         """Whether any of its next hops is the interface `link`."""
-        return self.link == link or link in self.hops
+        return self.link == link or any(hop.link == link for hop in self.hops)
 
     @property
     def default(self) -> bool:
@@ -123,6 +134,23 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         if self.table != rt.RT_TABLE_MAIN:
             words += ["table", str(self.table)]
         return " ".join(words)
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy rule (ip-rule(8)): packets from `source` ("" for any) look `table` up, lower `priority` first.
+
+    `narrow` says that it asks for more than the source (a mark, an interface, a port, …); `refuses` that it forbids.
+    """
+
+    version: int
+    priority: int
+    source: str = ""
+    table: int = 0
+    narrow: bool = False
+    refuses: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.priority}: from {self.source or 'all'} lookup {self.table}"
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +179,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    rules: tuple[Rule, ...] = ()
     sysctls: dict[str, str] = {}
 
     def link(self, name: str) -> Link | None:
@@ -158,48 +187,59 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return next((link for link in self.links if link.name == name), None)
 
 
-async def read(namespace: Namespace, interfaces: Iterable[str] = ("eth0",)) -> Layout:
-    """The namespace's layout, with the settings of `interfaces`. Raises NetworkFault if the kernel does not say."""
+async def read(namespace: Namespace) -> Layout:
+    """The namespace's layout. Raises NetworkFault if the kernel does not say."""
     netlink = namespace.netlink
+    link = rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
     try:
-        links = await netlink.dump(
-            Kind.GETLINK,
-            rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS),
-            "list interfaces",
+        dumps = Dumps(
+            links=await netlink.dump(Kind.GETLINK, link, "list interfaces"),
+            addresses=await netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses"),
+            routes=await netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"),
+            neighbours=await netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours"),
+            rules=await netlink.dump(Kind.GETRULE, rt.RULE.pack(0, 0, 0, 0, 0, 0, 0), "list policy rules"),
+            disciplines=await netlink.dump(Kind.GETQDISC, rt.TRAFFIC.pack(0, 0, 0, 0, 0), "list queueing disciplines"),
         )
-        addresses = await netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses")
-        routes = await netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes")
-        neighbours = await netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours")
     except NetlinkError as error:
         raise NetworkFault(f"the namespace cannot be read: {error.strerror}", subject=str(namespace.path)) from error
-    names = tuple(interfaces)
+    found = from_messages(dumps)
+    names = tuple(link.name for link in found.links if not link.flags & rt.IFF_LOOPBACK)
     try:
         sysctls = await namespace.run(lambda: _read_settings(names))
     except OSError as error:
         raise NetworkFault(f"the namespace cannot be entered: {error.strerror}", subject=str(namespace.path)) from error
-    return from_messages(links, addresses, routes, neighbours, sysctls)
+    return msgspec.structs.replace(found, sysctls=sysctls)
 
 
-def from_messages(
-    links: Iterable[Message],
-    addresses: Iterable[Message],
-    routes: Iterable[Message],
-    neighbours: Iterable[Message],
-    sysctls: dict[str, str] | None = None,
-) -> Layout:
-    """A layout from four dumps. Pure. Raises ValueError where a message is not what its type says."""
+class Dumps(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel lists of a namespace, as it came."""
+
+    links: list[Message]
+    addresses: list[Message] = []
+    routes: list[Message] = []
+    neighbours: list[Message] = []
+    rules: list[Message] = []
+    disciplines: list[Message] = []
+
+
+def from_messages(dumps: Dumps) -> Layout:
+    """A layout from the dumps, without settings. Pure. Raises ValueError where a message is not what its type says."""
+    filters = dict(found for message in dumps.disciplines if (found := _filter_discipline(message.body)) is not None)
     return Layout(
-        links=tuple(_link(message.body) for message in links),
-        addresses=tuple(_address(message.body) for message in addresses if _is_ip(message.body)),
+        links=tuple(
+            msgspec.structs.replace(link, filters=filters.get(link.index, ""))
+            for link in (_link(message.body) for message in dumps.links)
+        ),
+        addresses=tuple(_address(message.body) for message in dumps.addresses if _is_ip(message.body)),
         routes=tuple(
             route
-            for message in routes
+            for message in dumps.routes
             if _is_ip(message.body) and not (route := _route(message.body)).flags & rt.RTM_F_CLONED
         ),
         neighbours=tuple(
-            neighbour for message in neighbours if (neighbour := parse_neighbour(message.body)) is not None
+            neighbour for message in dumps.neighbours if (neighbour := parse_neighbour(message.body)) is not None
         ),
-        sysctls=dict(sysctls or {}),
+        rules=tuple(_rule(message.body) for message in dumps.rules if _is_ip(message.body)),
     )
 
 
@@ -241,10 +281,12 @@ def _link(body: bytes) -> Link:
     _family, hardware, index, flags, _change = rt.LINK.unpack_from(body)
     found = dict(rt.attributes(body, rt.LINK.size))
     information = dict(rt.attributes(found.get(Ifla.LINKINFO, b"")))
+    kind = _string(information.get(Ifla.INFO_KIND, b""))
     return Link(
         index=index,
         name=_string(found.get(Ifla.IFNAME, b"")),
-        kind=_string(information.get(Ifla.INFO_KIND, b"")),
+        kind=kind,
+        mode=_mode(kind, information.get(Ifla.INFO_DATA, b"")),
         mac=_mac(found.get(Ifla.ADDRESS, b"")),
         mtu=_number(found.get(Ifla.MTU)),
         flags=flags,
@@ -252,6 +294,51 @@ def _link(body: bytes) -> Link:
         master=_number(found.get(Ifla.MASTER)),
         parent=_number(found.get(Ifla.LINK)),
         alias=_string(found.get(Ifla.IFALIAS, b"")),
+    )
+
+
+def _mode(kind: str, data: bytes) -> str:
+    if kind not in ("ipvlan", "ipvtap"):
+        return ""
+    number = _number(dict(rt.attributes(data)).get(Ifla.IPVLAN_MODE))
+    return rt.IPVLAN_MODES[number] if number < len(rt.IPVLAN_MODES) else str(number)
+
+
+def _filter_discipline(body: bytes) -> tuple[int, str] | None:
+    """An interface's index and the name of its discipline for filters, of all the disciplines it has."""
+    _family, index, _handle, parent, _info = rt.TRAFFIC.unpack_from(body)
+    if parent != rt.TC_H_CLSACT:
+        return None
+    return index, _string(dict(rt.attributes(body, rt.TRAFFIC.size)).get(Tca.KIND, b""))
+
+
+def _rule(body: bytes) -> Rule:
+    family, destination, source, tos, table, action, _flags = rt.RULE.unpack_from(body)
+    found = dict(rt.attributes(body, rt.RULE.size))
+    narrowing = set(found) & {
+        Fra.DST,
+        Fra.IIFNAME,
+        Fra.FWMARK,
+        Fra.FLOW,
+        Fra.TUN_ID,
+        Fra.SUPPRESS_IFGROUP,
+        Fra.SUPPRESS_PREFIXLEN,
+        Fra.OIFNAME,
+        Fra.L3MDEV,
+        Fra.UID_RANGE,
+        Fra.IP_PROTO,
+        Fra.SPORT_RANGE,
+        Fra.DPORT_RANGE,
+    }
+    # A rule that names nothing of a sort may carry that attribute all the same, unset (-1, or zero).
+    narrowing = {kind for kind in narrowing if found[kind].strip(b"\xff") and found[kind].strip(b"\0")}
+    return Rule(
+        version=6 if family == Family.INET6 else 4,
+        priority=_number(found.get(Fra.PRIORITY)),
+        source=f"{_ip(found[Fra.SRC])}/{source}" if Fra.SRC in found else "",
+        table=_number(found[Fra.TABLE]) if Fra.TABLE in found else table,
+        narrow=bool(narrowing or destination or tos or action not in (rt.FR_ACT_TO_TBL, *rt.FR_ACT_REFUSING)),
+        refuses=action in rt.FR_ACT_REFUSING,
     )
 
 
@@ -278,9 +365,6 @@ def _route(body: bytes) -> Route:
     found = dict(rt.attributes(body, rt.ROUTE.size))
     metrics = dict(rt.attributes(found.get(Rta.METRICS, b"")))
     anywhere = "::" if family == Family.INET6 else "0.0.0.0"  # noqa: S104 - the default route, not a listener
-    gateway = _ip(found[Rta.GATEWAY]) if Rta.GATEWAY in found else ""
-    if Rta.VIA in found:  # struct rtvia: a family, then the address
-        gateway = _ip(found[Rta.VIA][2:])
     return Route(
         link=_number(found.get(Rta.OIF)),
         destination=f"{_ip(found[Rta.DST]) if Rta.DST in found else anywhere}/{length}",
@@ -288,7 +372,7 @@ def _route(body: bytes) -> Route:
         table=_number(found[Rta.TABLE]) if Rta.TABLE in found else table,
         protocol=protocol,
         scope=scope,
-        gateway=gateway,
+        gateway=_gateway(found),
         source=_ip(found[Rta.PREFSRC]) if Rta.PREFSRC in found else "",
         metric=_number(found.get(Rta.PRIORITY)),
         mtu=_number(metrics.get(Rta.METRIC_MTU)),
@@ -298,14 +382,21 @@ def _route(body: bytes) -> Route:
     )
 
 
-def _hops(value: bytes) -> Iterable[int]:
+def _hops(value: bytes) -> Iterable[NextHop]:
     offset = 0
     while offset + rt.NEXT_HOP.size <= len(value):
         length, _flags, _hops, index = rt.NEXT_HOP.unpack_from(value, offset)
         if length < rt.NEXT_HOP.size:
             raise ValueError(f"next hop of {length} bytes")
-        yield index
+        found = dict(rt.attributes(value[offset + rt.NEXT_HOP.size : offset + length]))
+        yield NextHop(link=index, gateway=_gateway(found))
         offset += (length + 3) & ~3
+
+
+def _gateway(found: Mapping[int, bytes]) -> str:
+    if Rta.VIA in found:  # struct rtvia: a family, then the address
+        return _ip(found[Rta.VIA][2:])
+    return _ip(found[Rta.GATEWAY]) if Rta.GATEWAY in found else ""
 
 
 def parse_neighbour(body: bytes) -> Neighbour | None:

@@ -208,6 +208,24 @@ class Netlink:
         return next(self._sequence) & 0xFFFFFFFF
 
 
+def send_and_wait(requests: Sequence[Request]) -> list[NetlinkError | None]:
+    """The same as `Netlink.attempt` for a thread that may block: over a socket of its own, one request after the
+    other, since each may take long. Raises OSError where there is no socket to be had."""
+    outcomes: list[NetlinkError | None] = []
+    with open_socket() as opened:
+        opened.setblocking(True)
+        for sequence, request in enumerate(requests, 1):
+            flags = request.flags | Flag.REQUEST | Flag.ACK
+            opened.sendto(message(request.kind, flags, sequence, request.body), (0, 0))
+            answer = next(
+                received
+                for received in messages(opened.recv(_DATAGRAM))
+                if received.kind == Kind.ERROR and received.sequence == sequence
+            )
+            outcomes.append(_error(answer, request.operation))
+    return outcomes
+
+
 def _batches(requests: Sequence[Request]) -> list[list[Request]]:
     batches: list[list[Request]] = []
     size = _BATCH_BYTES

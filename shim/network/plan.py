@@ -6,19 +6,19 @@ A plan is plain data: it goes into the journal before it is applied, and undoing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
 import msgspec
 
-from shim.errors import InvalidRequest
-from shim.network import bridge
-from shim.network.addressing import attach
+from shim.network import bridge, macvtap, mirror
+from shim.network.addressing import Attachment, attach
+from shim.network.interfaces import AUTO, Dataplane, candidates, chosen, dataplane_for, refuse_plumbed
 from shim.network.layout import Layout
-from shim.network.operations import AddForwarding, AnswerFor, CreateTap, DelLink, Operation, Step
+from shim.network.operations import AttachProgram, CreateTap, DelLink, OpenMacvtap, Operation, Step
 from shim.network.view import GuestInterface
+from shim.network.wiring import TapOptions, Wiring, in_order
 
-#: The dataplanes there are.
-DATAPLANES = ("bridge",)
+_WIRES = {"bridge": bridge.wire, "mirror": mirror.wire, "macvtap": macvtap.wire}
 
 
 def undoing(steps: Iterable[Step]) -> tuple[Operation, ...]:
@@ -28,33 +28,37 @@ def undoing(steps: Iterable[Step]) -> tuple[Operation, ...]:
     return tuple(sorted(inverses, key=lambda operation: isinstance(operation, DelLink)))
 
 
-class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the monitor takes the tap: `persistent` with `owner` and `group` for one that attaches by name, `vnet_hdr`
-    for one that speaks virtio-net headers."""
-
-    vnet_hdr: bool = False
-    persistent: bool = False
-    owner: int | None = None
-    group: int | None = None
-
-
-class NextHop(msgspec.Struct, frozen=True, kw_only=True):
-    """A next hop whose MAC must be known before the interface `link` (with that index) loses its address."""
+class Unresolved(msgspec.Struct, frozen=True, kw_only=True):
+    """A next hop whose MAC must be asked for before the interface `link` (with that index) loses its address; without
+    it nothing goes anywhere where it is `vital`."""
 
     index: int
     link: str
     address: str
+    vital: bool = True
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
-    """`view.GuestInterface` as plain text, and the tap that carries it."""
+    """`view.GuestInterface` as plain text, the tap that carries it, and the truth behind it.
+
+    `index` is the pod's interface's. `next_hop` and `next_hop6` are the pod's own, "" for none; `virtual_mac` is the
+    virtual router's, "" where the guest learns real MACs.
+    """
 
     name: str
+    index: int
+    dataplane: Dataplane
     tap: str
     mac: str
     mtu: int
-    address: str
+    address: str = ""
     gateway: str = ""
+    address6: str = ""
+    gateway6: str = ""
+    routes: tuple[str, ...] = ()
+    next_hop: str = ""
+    next_hop6: str = ""
+    virtual_mac: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +68,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     sandbox: str
-    dataplane: str
     steps: tuple[Step, ...]
     nics: tuple[Nic, ...]
-    resolve: tuple[NextHop, ...] = ()
+    resolve: tuple[Unresolved, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,9 +84,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return undoing(self.steps)
 
     @property
-    def taps(self) -> tuple[CreateTap, ...]:
+    def taps(self) -> tuple[CreateTap | OpenMacvtap, ...]:
         """The taps, in the order of the guest's interfaces."""
-        return tuple(step.do for step in self.steps if isinstance(step.do, CreateTap))
+        return tuple(step.do for step in self.steps if isinstance(step.do, CreateTap | OpenMacvtap))
 
     @property
     def guest(self) -> tuple[GuestInterface, ...]:
@@ -93,26 +96,33 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 name=nic.name,
                 mac=nic.mac,
                 mtu=nic.mtu,
-                address=IPv4Interface(nic.address),
+                address=IPv4Interface(nic.address) if nic.address else None,
                 gateway=IPv4Address(nic.gateway) if nic.gateway else None,
+                address6=IPv6Interface(nic.address6) if nic.address6 else None,
+                gateway6=IPv6Address(nic.gateway6) if nic.gateway6 else None,
+                routes=tuple(ip_network(route) for route in nic.routes),
             )
             for nic in self.nics
         )
 
-    def resolved(self, macs: Mapping[str, str]) -> Plan:
-        """The same plan with next hops' MACs (by address) filled in."""
+    def resolved(self, macs: Mapping[tuple[int, str], str]) -> Plan:
+        """The same plan with next hops' MACs, by interface index and address, filled in."""
 
         def fill(step: Step) -> Step:
             operation = step.do
-            if isinstance(operation, AddForwarding | AnswerFor) and operation.next_hop in macs:
-                filled = msgspec.structs.replace(operation, mac=macs[operation.next_hop])
-                return msgspec.structs.replace(step, do=filled)
-            return step
+            if not isinstance(operation, AttachProgram):
+                return step
+            hops = tuple(
+                msgspec.structs.replace(hop, mac=hop.mac or macs.get((operation.path.wire, hop.address), ""))
+                for hop in operation.edge.hops
+            )
+            edge = msgspec.structs.replace(operation.edge, hops=hops)
+            return msgspec.structs.replace(step, do=msgspec.structs.replace(operation, edge=edge))
 
         return msgspec.structs.replace(
             self,
             steps=tuple(fill(step) for step in self.steps),
-            resolve=tuple(hop for hop in self.resolve if hop.address not in macs),
+            resolve=tuple(hop for hop in self.resolve if (hop.index, hop.address) not in macs),
         )
 
 
@@ -120,64 +130,81 @@ def make_plan(
     layout: Layout,
     *,
     seed: str,
-    dataplane: str = "bridge",
+    dataplane: str = AUTO,
     tap: TapOptions | None = None,
-    keep_mac: bool = True,
+    interfaces: tuple[str, ...] | None = None,
 ) -> Plan:
-    """Plan the plumbing of eth0.
+    """Plan the plumbing of the pod's interfaces of those names, in that order; of all candidates by default.
 
-    `seed` is the sandbox's id: the pod's substitute MAC derives from it. `keep_mac` False gives the guest that MAC and
-    leaves eth0 its own, which breaks wherever the network knows the pod by its MAC; it exists for the test of that.
-    Raises NetworkFault where the layout cannot be handed to a guest, InvalidRequest for an unknown dataplane.
+    `seed` is the sandbox's id: the pod's own MACs derive from it. Raises NetworkFault where the layout cannot be handed
+    to a guest, InvalidRequest for an unknown dataplane.
     """
-    if dataplane not in DATAPLANES:
-        raise InvalidRequest(f"there is no dataplane {dataplane!r}", remedy=f"choose one of {', '.join(DATAPLANES)}")
-    attachment = attach(layout)
-    link = attachment.link
-    options = tap or TapOptions()
-    highest = max(link.index for link in layout.links)
-    names = {link.name for link in layout.links}
-    # The indexes are chosen here, so that later steps can refer to devices that earlier ones make in the same batch.
-    create = CreateTap(
-        index=highest + 1,
-        link=_free("tap", names),
-        vnet_hdr=options.vnet_hdr,
-        persistent=options.persistent,
-        owner=options.owner,
-        group=options.group,
-    )
-    hop = str(attachment.next_hop or "")
-    mac = next(
-        (entry.mac for entry in layout.neighbours if entry.link == link.index and entry.address == hop and entry.valid),
-        "",
-    )
-    unresolved = attachment.proxied and not mac
+    refuse_plumbed(layout)
+    names = candidates(layout) if interfaces is None else interfaces
+    taken = {link.name for link in layout.links}
+    index = max((link.index for link in layout.links), default=0)
+    wirings: list[Wiring] = []
+    for link in chosen(layout, names):
+        tap_name, bridge_name = _free("tap", taken), _free("br", taken)
+        taken |= {tap_name, bridge_name}
+        wirings.append(
+            Wiring(
+                layout=layout,
+                attachment=attach(layout, link, seed),
+                seed=seed,
+                tap=tap_name,
+                tap_index=index + 1,
+                bridge=bridge_name,
+                bridge_index=index + 2,
+                options=tap or TapOptions(),
+            )
+        )
+        index += 2
+    dataplanes = tuple(dataplane_for(wiring.link, dataplane) for wiring in wirings)
+    left = [link.name for link in layout.links if link.name in candidates(layout) and link.name not in names]
     return Plan(
         sandbox=seed,
-        dataplane=dataplane,
-        steps=bridge.steps(
-            layout,
-            attachment,
-            create,
-            _free("br", names),
-            highest + 2,
-            seed=seed,
-            next_hop_mac=mac,
-            move_mac=keep_mac,
+        steps=in_order(tuple(_WIRES[chosen](wiring) for wiring, chosen in zip(wirings, dataplanes, strict=True))),
+        nics=tuple(
+            _nic(wiring.attachment, wiring.tap, chosen) for wiring, chosen in zip(wirings, dataplanes, strict=True)
         ),
-        nics=(
-            Nic(
-                name=link.name,
-                tap=create.link,
-                mac=link.mac if keep_mac else bridge.derived_mac(seed, link.name),
-                mtu=attachment.mtu,
-                address=str(attachment.address),
-                gateway=str(attachment.gateway or ""),
-            ),
+        resolve=tuple(hop for wiring in wirings for hop in _unresolved(wiring.attachment)),
+        notes=(
+            *(note for wiring in wirings for note in wiring.attachment.notes),
+            *(f"interface {name} is left alone" for name in left),
         ),
-        resolve=(NextHop(index=link.index, link=link.name, address=hop),) if unresolved else (),
-        notes=attachment.notes,
     )
+
+
+def _nic(attachment: Attachment, tap: str, dataplane: Dataplane) -> Nic:
+    four, six = attachment.four, attachment.six
+    return Nic(
+        name=attachment.link.name,
+        index=attachment.link.index,
+        dataplane=dataplane,
+        tap=tap,
+        mac=attachment.link.mac,
+        mtu=attachment.mtu,
+        address=four.address if four else "",
+        gateway=four.gateway if four else "",
+        address6=six.address if six else "",
+        gateway6=six.gateway if six else "",
+        routes=(*(four.beyond if four else ()), *(six.beyond if six else ())),
+        next_hop=four.next_hop if four else "",
+        next_hop6=six.next_hop if six else "",
+        virtual_mac=attachment.edge.router,
+    )
+
+
+def _unresolved(attachment: Attachment) -> list[Unresolved]:
+    vital = {told.hops[0].address for told in (attachment.four, attachment.six) if told is not None and told.hops}
+    return [
+        Unresolved(
+            index=attachment.link.index, link=attachment.link.name, address=hop.address, vital=hop.address in vital
+        )
+        for hop in attachment.edge.hops
+        if not hop.mac
+    ]
 
 
 def _free(stem: str, taken: set[str]) -> str:

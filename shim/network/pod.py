@@ -7,9 +7,11 @@ from types import TracebackType
 
 from shim.network import apply as applying
 from shim.network import layout as layouts
+from shim.network.interfaces import AUTO
 from shim.network.layout import Layout
 from shim.network.namespace import Namespace, NamespaceGone, open_namespace
-from shim.network.plan import Plan, TapOptions, make_plan
+from shim.network.plan import Plan, make_plan
+from shim.network.wiring import TapOptions
 
 
 class PodNetwork:
@@ -29,22 +31,33 @@ class PodNetwork:
         return self._namespace.path
 
     async def layout(self) -> Layout:
-        """What the CNI plugin left. Raises NetworkFault."""
+        """What the CNI plugin left, once nothing of ours is on its way out any more. Raises NetworkFault."""
+        await self._namespace.settled()
         return await layouts.read(self._namespace)
 
     async def plan(
-        self, *, seed: str, dataplane: str = "bridge", tap: TapOptions | None = None, keep_mac: bool = True
+        self,
+        *,
+        seed: str,
+        dataplane: str = AUTO,
+        tap: TapOptions | None = None,
+        interfaces: tuple[str, ...] | None = None,
     ) -> Plan:
         """Read the layout and plan; touches nothing. See `plan.make_plan`."""
-        return make_plan(await self.layout(), seed=seed, dataplane=dataplane, tap=tap, keep_mac=keep_mac)
+        layout = await self.layout()
+        return make_plan(layout, seed=seed, dataplane=dataplane, tap=tap, interfaces=interfaces)
 
     async def apply(self, plan: Plan) -> list[int]:
         """Plumb; the taps' descriptors are the caller's. See `apply.apply`."""
         return await applying.apply(plan, self._namespace)
 
     async def undo(self, plan: Plan) -> None:
-        """Put everything back; may be repeated. See `apply.undo`."""
+        """Put everything back; may be repeated. Our devices go in the background. See `apply.undo`."""
         await applying.undo(plan, self._namespace)
+
+    async def settled(self) -> None:
+        """Wait until our devices are gone, too."""
+        await self._namespace.settled()
 
     def close(self) -> None:
         """Let go of the namespace, which otherwise lives on after the CNI plugin removed it."""

@@ -8,24 +8,42 @@ import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from shim import log
 from shim.errors import NetworkFault
 from shim.network import rtnetlink as rt
 from shim.network.layout import Neighbour, parse_neighbour
 from shim.network.namespace import Namespace
 from shim.network.netlink import NetlinkError, Request
-from shim.network.plan import NextHop
+from shim.network.plan import Unresolved
 from shim.network.rtnetlink import Family, Flag, Kind, Nda
+
+_log = log.get(__name__)
 
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
+#: How long to wait for a next hop that not everything depends on, in seconds. Its MAC is learnt later, too.
+_PATIENCE = 0.2
 
 
-async def resolve(namespace: Namespace, hops: Iterable[NextHop], timeout: float = 2.0) -> dict[str, str]:
-    """MACs by address. Raises NetworkFault naming the next hop that did not answer within `timeout` seconds."""
-    return {hop.address: await _resolve(namespace, hop, timeout) for hop in hops}
+async def resolve(namespace: Namespace, hops: Iterable[Unresolved], timeout: float = 2.0) -> dict[tuple[int, str], str]:
+    """MACs by interface index and address. Raises NetworkFault naming the vital next hop that did not answer within
+    `timeout` seconds; others may be missing from what is returned."""
+    wanted = list(hops)
+    found = await asyncio.gather(
+        *(_resolve(namespace, hop, timeout if hop.vital else _PATIENCE) for hop in wanted), return_exceptions=True
+    )
+    macs: dict[tuple[int, str], str] = {}
+    for hop, outcome in zip(wanted, found, strict=True):
+        if isinstance(outcome, NetworkFault) and not hop.vital:
+            _log.warning("a next hop is silent", interface=hop.link, next_hop=hop.address)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            macs[hop.index, hop.address] = outcome
+    return macs
 
 
-async def _resolve(namespace: Namespace, hop: NextHop, timeout: float) -> str:
+async def _resolve(namespace: Namespace, hop: Unresolved, timeout: float) -> str:
     deadline = time.monotonic() + timeout
     wait = _FIRST_WAIT
     try:
@@ -43,14 +61,15 @@ async def _resolve(namespace: Namespace, hop: NextHop, timeout: float) -> str:
         raise NetworkFault(
             f"the next hop {hop.address} cannot be asked for its MAC: {error.strerror}", subject=hop.link
         ) from error
+    asked = "neighbour discovery" if ":" in hop.address else "ARP"
     raise NetworkFault(
-        f"the next hop {hop.address} did not answer ARP within {timeout:g} s",
+        f"the next hop {hop.address} did not answer {asked} within {timeout:g} s",
         subject=hop.link,
-        remedy="look at the node's side of the pod's veth: is it up, does it answer or proxy ARP?",
+        remedy="look at the node's side of the pod's veth: is it up, does it answer or proxy for that address?",
     )
 
 
-async def _look_up(namespace: Namespace, hop: NextHop) -> Neighbour | None:
+async def _look_up(namespace: Namespace, hop: Unresolved) -> Neighbour | None:
     try:
         found = await namespace.netlink.get(Kind.GETNEIGH, _key(hop, 0), f"look {hop.address} up")
     except NetlinkError as error:
@@ -60,12 +79,12 @@ async def _look_up(namespace: Namespace, hop: NextHop) -> Neighbour | None:
     return parse_neighbour(found.body)
 
 
-def _ask(hop: NextHop) -> Request:
+def _ask(hop: Unresolved) -> Request:
     """NTF_USE makes the kernel behave as if a packet were to be sent there."""
     return Request(Kind.NEWNEIGH, Flag.CREATE | Flag.REPLACE, _key(hop, rt.NTF_USE), f"ask {hop.address} for its MAC")
 
 
-def _key(hop: NextHop, flags: int) -> bytes:
+def _key(hop: Unresolved, flags: int) -> bytes:
     address = ip_address(hop.address)
     family = Family.INET if address.version == 4 else Family.INET6
     return rt.NEIGHBOUR.pack(family, hop.index, 0, flags, 0) + rt.attribute(Nda.DST, address.packed)

@@ -1,8 +1,9 @@
 """The rtnetlink wire format: attributes, messages, and the numbers we use. Pure; no socket is touched here.
 
 Formats and numbers are the kernel's user ABI: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h,
-linux/neighbour.h, linux/if_bridge.h and the manual pages netlink(7) and rtnetlink(7). Integers are in the machine's
-own byte order, addresses in network order, and every attribute starts on a multiple of four bytes.
+linux/neighbour.h, linux/if_bridge.h, linux/fib_rules.h, linux/pkt_sched.h, linux/pkt_cls.h and the manual pages
+netlink(7) and rtnetlink(7). Integers are in the machine's own byte order, addresses in network order, and every
+attribute starts on a multiple of four bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ class Kind(IntEnum):
     NEWNEIGH = 28
     DELNEIGH = 29
     GETNEIGH = 30
+    GETRULE = 34
+    NEWQDISC = 36
+    DELQDISC = 37
+    GETQDISC = 38
+    NEWTFILTER = 44
+    DELTFILTER = 45
 
 
 class Flag(IntFlag):
@@ -60,6 +67,8 @@ ROUTE = struct.Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
 NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+RULE = struct.Struct("=BBBBBxxBI")  # struct fib_rule_hdr: family, dst length, src length, tos, table, action, flags
+TRAFFIC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
 
 
@@ -149,7 +158,8 @@ class Ifla(IntEnum):
     INFO_DATA = 2
     BR_MCAST_SNOOPING = 23
     BRPORT_LEARNING = 8
-    BRPORT_NEIGH_SUPPRESS = 32
+    MACVLAN_MODE = 1
+    IPVLAN_MODE = 1
 
 
 class Ifa(IntEnum):
@@ -181,6 +191,38 @@ class Rta(IntEnum):
     METRIC_MTU = 2  # RTAX_MTU, inside METRICS
 
 
+class Fra(IntEnum):
+    """Attributes of policy rules (linux/fib_rules.h)."""
+
+    SRC = 2
+    PRIORITY = 6
+    TABLE = 15
+    #: What narrows a rule down by more than the source's address: destination, interfaces, marks, users, ports, …
+    DST = 1
+    IIFNAME = 3
+    FWMARK = 10
+    FLOW = 11
+    TUN_ID = 12
+    SUPPRESS_IFGROUP = 13
+    SUPPRESS_PREFIXLEN = 14
+    OIFNAME = 17
+    L3MDEV = 19
+    UID_RANGE = 20
+    IP_PROTO = 22
+    SPORT_RANGE = 23
+    DPORT_RANGE = 24
+
+
+class Tca(IntEnum):
+    """Attributes of traffic control (linux/rtnetlink.h, linux/pkt_cls.h), with the nested ones behind a prefix."""
+
+    KIND = 1
+    OPTIONS = 2
+    BPF_FD = 6
+    BPF_NAME = 7
+    BPF_FLAGS = 8
+
+
 class Nda(IntEnum):
     """Neighbour attributes (linux/neighbour.h)."""
 
@@ -191,6 +233,21 @@ class Nda(IntEnum):
     MASTER = 9
 
 
+MACVLAN_MODE_PASSTHRU = 8
+#: IPVLAN_MODE_* by number (linux/if_link.h).
+IPVLAN_MODES = ("l2", "l3", "l3s")
+
+# The queueing discipline that only carries filters, and its two places (linux/pkt_sched.h, linux/pkt_cls.h).
+TC_H_CLSACT = 0xFFFFFFF1
+CLSACT_HANDLE = 0xFFFF0000
+INGRESS = 0xFFFFFFF2
+EGRESS = 0xFFFFFFF3
+ETH_P_ALL = 0x0003
+TCA_BPF_FLAG_ACT_DIRECT = 1
+#: Actions of policy rules that look a table up, or refuse (linux/fib_rules.h, FR_ACT_*).
+FR_ACT_TO_TBL = 1
+FR_ACT_REFUSING = (6, 7, 8)
+
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 IFF_UP = 0x1
@@ -200,6 +257,9 @@ ARPHRD_ETHER = 1
 
 IFA_F_SECONDARY = 0x01
 IFA_F_NODAD = 0x02
+IFA_F_DEPRECATED = 0x20
+IFA_F_DADFAILED = 0x08
+IFA_F_TEMPORARY = 0x01  # of IPv6; the same bit as SECONDARY of IPv4
 IFA_F_NOPREFIXROUTE = 0x200
 
 NUD_REACHABLE = 0x02
@@ -215,6 +275,7 @@ NUD_VALID = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | 
 NTF_USE = 0x01
 NTF_MASTER = 0x04
 
+RT_TABLE_DEFAULT = 253
 RT_TABLE_MAIN = 254
 RT_TABLE_LOCAL = 255
 RTPROT_KERNEL = 2

@@ -1,12 +1,14 @@
-"""Taps: /dev/net/tun (linux/if_tun.h, Documentation/networking/tuntap.rst)."""
+"""Taps: /dev/net/tun (linux/if_tun.h, Documentation/networking/tuntap.rst), and the device of a macvtap."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
+import stat
 import struct
 
+from shim.network import filesystem
 from shim.network.namespace import in_new_thread
 
 _DEVICE = "/dev/net/tun"
@@ -50,6 +52,28 @@ def create_tap(
             if group is not None:
                 fcntl.ioctl(descriptor, _TUNSETGROUP, group)
             fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_macvtap(name: str, *, vnet_hdr: bool = False) -> int:
+    """Open the device of a macvtap in the calling thread's network namespace; it does not block, like a tap's.
+
+    The device's number is known to the sysfs of the namespace that holds it and nobody else, and a node in /dev would
+    be named by the interface's index, which other namespaces use too. So both file systems are private to this call.
+    Raises OSError.
+    """
+    with filesystem.detached("sysfs") as sysfs:
+        (device,) = (sysfs / "class/net" / name / "macvtap").iterdir()
+        major, minor = map(int, (device / "dev").read_text().split(":"))
+    with filesystem.detached("tmpfs") as nodes:
+        os.mknod(nodes / name, 0o600 | stat.S_IFCHR, os.makedev(major, minor))
+        descriptor = os.open(nodes / name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
+        fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
     except BaseException:
         os.close(descriptor)
         raise

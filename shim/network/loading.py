@@ -1,0 +1,68 @@
+"""Programs of a plan in the kernel: loaded before they are attached, let go once they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from shim.network import bpf
+from shim.network.assembly import Assembler
+from shim.network.edge import Edge
+from shim.network.operations import AttachProgram
+from shim.network.program import guest_side, hop_values, wire_side
+
+
+@asynccontextmanager
+async def loaded(operations: Iterable[AttachProgram]) -> AsyncIterator[dict[int, int]]:
+    """The programs' descriptors, by their operation's `id`; closed afterwards, as what is attached is held by the
+    interface. Programs of one interface share what they know of next hops. Raises OSError."""
+    wanted = list(operations)
+    if not wanted:
+        yield {}
+        return
+    work = asyncio.ensure_future(asyncio.to_thread(_load, wanted))
+    try:
+        descriptors = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if work.exception() is None:
+            _close(work.result().values())
+        raise
+    try:
+        yield descriptors
+    finally:
+        _close(descriptors.values())
+
+
+def _load(operations: list[AttachProgram]) -> dict[int, int]:
+    maps: dict[tuple[int, Edge], int] = {}
+    programs: dict[int, int] = {}
+    try:
+        for operation in operations:
+            code = written(operation)
+            key = operation.path.wire, operation.edge
+            if code.uses_map and key not in maps:
+                maps[key] = bpf.make_array(hop_values(operation.edge))
+            try:
+                programs[id(operation)] = bpf.load_classifier(code.code(maps.get(key, -1)), operation.side)
+            except OSError as error:
+                error.strerror = f"{operation.describe()}: {error.strerror}"
+                raise
+    except BaseException:
+        _close(programs.values())
+        raise
+    finally:
+        _close(maps.values())
+    return programs
+
+
+def written(operation: AttachProgram) -> Assembler:
+    """The program of an operation."""
+    return (guest_side if operation.side == "guest" else wire_side)(operation.edge, operation.path)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,34 @@
+"""The `mirror` dataplane: what either of the pod's interface and the guest's tap receives, the other sends.
+
+Two programs redirect every frame at the devices' ingress; there is no bridge, no learning, and the interface keeps its
+MAC, which the guest has too. So it suits interfaces that get frames for one MAC only. An interface that gets frames
+only for addresses it has (ipvlan) keeps its configuration as well: what arrives never reaches the pod's own stack.
+"""
+
+from __future__ import annotations
+
+from shim.network.interfaces import keeps_addresses
+from shim.network.operations import SetMtu, SetUp, Step
+from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
+from shim.network.wiring import Phases, Wiring
+
+
+def wire(wiring: Wiring) -> Phases:
+    """All steps."""
+    link, layout, tap = wiring.link, wiring.layout, wiring.tap_index
+    with_tap = f"goes with {wiring.tap}"
+    kept = keeps_addresses(link)
+    carried = wiring.filters_of_link()
+    return Phases(
+        prepare=(*([] if kept else quiet_ipv6(layout, link)), *wiring.create_tap()),
+        vacate=(wiring.mark(), *([] if kept else vacate(layout, link))),
+        settle=() if kept else tuple(disable_ipv6(layout, link)),
+        join=(
+            *([carried] if carried is not None else []),
+            wiring.on_wire(onward=tap),
+            wiring.filters_of_tap(),
+            wiring.on_guest(onward=link.index),
+            Step(do=SetMtu(index=tap, link=wiring.tap, mtu=wiring.attachment.mtu), lapses=with_tap),
+            Step(do=SetUp(index=tap, link=wiring.tap), lapses=with_tap),
+        ),
+    )

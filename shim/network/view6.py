@@ -1,0 +1,87 @@
+"""What a guest is told of IPv6: an address, its prefix, and a gateway. Pure.
+
+Every IPv6 stack knows that link-local addresses are on the link, so a gateway is one, or in a prefix that a route says
+is on the link. Where the pod's is neither, or not the whole truth, the virtual router is the gateway, by a link-local
+address of its own.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+
+from shim.network import rtnetlink as rt
+from shim.network.edge import Answer
+from shim.network.interfaces import layer3
+from shim.network.layout import Address, Layout, Link
+from shim.network.mac import link_local
+from shim.network.routing import Ways
+from shim.network.told import Told, beyond, hops, pinned, steers
+
+_LINK = IPv6Network("fe80::/10")
+
+
+def identity(layout: Layout, link: Link) -> Address | None:
+    """The address that the guest takes: the first global one that is neither temporary nor on its way out."""
+    mine = [
+        address
+        for address in layout.addresses
+        if address.link == link.index and address.version == 6 and address.scope == rt.RT_SCOPE_UNIVERSE
+    ]
+    unwanted = rt.IFA_F_TEMPORARY | rt.IFA_F_DEPRECATED | rt.IFA_F_DADFAILED
+    return next(iter([address for address in mine if not address.flags & unwanted] or mine), None)
+
+
+def view(layout: Layout, link: Link, address: Address, found: Ways, router: str) -> Told:
+    """Decide; `router` is the virtual router's MAC."""
+    notes = list(found.notes)
+    default, gateways = found.default, found.gateways
+    network = None if layer3(link) else _on_link_network(address, found)
+    told = str(IPv6Interface((address.address, network.prefixlen if network is not None else 128)))
+    for way in found.ways:
+        on_link = not (way.gateway or way.refuses or way.default)
+        if on_link and (network is None or not IPv6Network(way.network).subnet_of(network)):
+            if not gateways and way.network.partition("/")[0] != address.address:
+                notes.append(f"{way.network} is on the link, which the guest is not told")
+            elif IPv6Network(way.network).prefixlen < 128:
+                notes.append(f"{way.network} is reached through the gateway, not directly")
+    next_hop = gateways[0] if gateways else ""
+    refusing = [way for way in found.ways if way.refuses]
+    if not layer3(link) and len(gateways) <= 1 and not refusing and (default is not None or not gateways):
+        if default is not None and not default.gateway:
+            notes.append("the IPv6 default route has no gateway, so the guest has none")
+        known = not next_hop or IPv6Address(next_hop) in _LINK or (network and IPv6Address(next_hop) in network)
+        if known and next_hop != address.address:
+            return Told(
+                address=told,
+                gateway=next_hop,
+                next_hop=next_hop,
+                answers=pinned(layout, link, network, next_hop),
+                notes=tuple(notes),
+            )
+    notes += [f"what the guest sends to {way.network} is dropped, as a route says" for way in refusing]
+    alias = str(link_local(router))
+    made = steers(found, gateways, 0 if default is not None and default.gateway else None, "::/0")
+    return Told(
+        address=told,
+        gateway=alias,
+        next_hop=next_hop,
+        router=router,
+        answers=(Answer(network=f"{alias}/128", mac=router), *pinned(layout, link, network)),
+        hops=() if layer3(link) else hops(layout, link, gateways),
+        steers=() if layer3(link) else made,
+        beyond=beyond(found),
+        notes=tuple(notes),
+    )
+
+
+def _on_link_network(address: Address, found: Ways) -> IPv6Network | None:
+    """The address's prefix, if the routes say that all of it is on the link and it holds more than the address."""
+    network = IPv6Network(f"{address.address}/{address.prefix}", strict=False)
+    if address.peer or network.prefixlen == 128:
+        return None
+    specific = [(way, IPv6Network(way.network)) for way in found.ways if not way.default]
+    connected = any(
+        network.subnet_of(destination) for way, destination in specific if not way.gateway and not way.refuses
+    )
+    contradicted = any(destination.subnet_of(network) for way, destination in specific if way.gateway or way.refuses)
+    return network if connected and not contradicted else None

@@ -1,0 +1,142 @@
+"""What every dataplane is given, what it gives back, and the steps that all of them take alike. Pure.
+
+Steps that are netlink requests and steps that need a thread in the namespace are kept together in *phases*, so that
+applying takes two round trips and two visits, however many interfaces there are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shim.network import program
+from shim.network.addressing import Attachment
+from shim.network.edge import Edge
+from shim.network.interfaces import MARK
+from shim.network.layout import Layout, Link
+from shim.network.operations import (
+    AttachProgram,
+    CarryFilters,
+    CreateTap,
+    DelLink,
+    DetachProgram,
+    DropFilters,
+    SetAlias,
+    SetSysctl,
+    Step,
+)
+
+
+class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the monitor takes the tap: `persistent` with `owner` and `group` for one that attaches by name, `vnet_hdr`
+    for one that speaks virtio-net headers."""
+
+    vnet_hdr: bool = False
+    persistent: bool = False
+    owner: int | None = None
+    group: int | None = None
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface to be wired: the names and interface indexes of the devices to be made are chosen already, so that
+    later steps can refer to what earlier ones make in the same batch. `seed` is the sandbox's id."""
+
+    layout: Layout
+    attachment: Attachment
+    seed: str
+    tap: str
+    tap_index: int
+    bridge: str
+    bridge_index: int
+    options: TapOptions
+
+    @property
+    def link(self) -> Link:
+        """The pod's interface."""
+        return self.attachment.link
+
+    @property
+    def edge(self) -> Edge:
+        """What is done to its frames."""
+        return self.attachment.edge
+
+    def create_tap(self) -> list[Step]:
+        """The tap, deaf to IPv6 from its first moment."""
+        tap = CreateTap(
+            index=self.tap_index,
+            link=self.tap,
+            vnet_hdr=self.options.vnet_hdr,
+            persistent=self.options.persistent,
+            owner=self.options.owner,
+            group=self.options.group,
+        )
+        return [Step(do=tap, undo=(DelLink(link=self.tap),)), *self.silence(self.tap)]
+
+    def silence(self, device: str) -> list[Step]:
+        """Turn IPv6 off on a device of ours: nothing of the pod's namespace may speak on the guest's wire."""
+        if not any(key.startswith("net/ipv6/") for key in self.layout.sysctls):
+            return []
+        return [Step(do=SetSysctl(key=f"net/ipv6/conf/{device}/disable_ipv6", value="1"), lapses=f"goes with {device}")]
+
+    def mark(self) -> Step:
+        """Say whose the interface is."""
+        link = self.link
+        return Step(
+            do=SetAlias(index=link.index, link=link.name, alias=MARK + self.seed),
+            undo=(SetAlias(index=link.index, link=link.name, alias=link.alias),),
+        )
+
+    def filters_of_link(self) -> Step | None:
+        """Let the pod's interface carry filters; None where it does already."""
+        link = self.link
+        if link.filters:
+            return None
+        return Step(
+            do=CarryFilters(index=link.index, link=link.name), undo=(DropFilters(index=link.index, link=link.name),)
+        )
+
+    def filters_of_tap(self) -> Step:
+        """Let the tap carry filters."""
+        return Step(do=CarryFilters(index=self.tap_index, link=self.tap), lapses=f"goes with {self.tap}")
+
+    def on_wire(self, onward: int | None = None) -> Step:
+        """What comes from the wire: at the pod's interface's ingress."""
+        link = self.link
+        attach = AttachProgram(
+            index=link.index,
+            link=link.name,
+            place="ingress",
+            side="wire",
+            edge=self.edge,
+            path=program.Path(onward=onward, wire=link.index),
+        )
+        # Filters that were there stay; where there were none they all go with what carries them.
+        undo = (DetachProgram(index=link.index, link=link.name, place="ingress"),) if link.filters else ()
+        return Step(do=attach, undo=undo, lapses="" if undo else "goes with what carries filters")
+
+    def on_guest(self, onward: int | None = None) -> Step:
+        """What comes from the guest: at the tap's ingress."""
+        attach = AttachProgram(
+            index=self.tap_index,
+            link=self.tap,
+            place="ingress",
+            side="guest",
+            edge=self.edge,
+            path=program.Path(onward=onward, answer=self.tap_index, wire=self.link.index),
+        )
+        return Step(do=attach, lapses=f"goes with {self.tap}")
+
+
+class Phases(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface's steps: `prepare` and `settle` run in the namespace, `vacate` and `join` are netlink requests."""
+
+    prepare: tuple[Step, ...]
+    vacate: tuple[Step, ...]
+    settle: tuple[Step, ...]
+    join: tuple[Step, ...]
+
+
+def in_order(wired: tuple[Phases, ...]) -> tuple[Step, ...]:
+    """All interfaces' steps, phase by phase."""
+    return tuple(
+        step for phase in ("prepare", "vacate", "settle", "join") for phases in wired for step in getattr(phases, phase)
+    )
