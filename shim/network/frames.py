@@ -122,15 +122,20 @@ async def open_frames(namespace: Namespace, interface: str, *, mark: int = 0) ->
     What is sent goes straight to the device, past traffic control's programs; where `mark` is given it goes through
     them, so marked. Raises NetworkFault where there is no such interface.
     """
+    made: list[socket.socket] = []
     try:
-        opened = await namespace.run(lambda: _open(interface, mark))
+        await namespace.run(lambda: made.append(_open(interface, mark)))
+    except asyncio.CancelledError:
+        for unwanted in made:
+            unwanted.close()
+        raise
     except OSError as error:
         raise NetworkFault(
             f"its frames cannot be seen: {os.strerror(error.errno or 0)}",
             subject=interface,
             remedy="was the pod's network changed by somebody else?",
         ) from error
-    return Frames(interface, opened)
+    return Frames(interface, made[0])
 
 
 def _open(interface: str, mark: int) -> socket.socket:

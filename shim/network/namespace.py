@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from shim import log
 from shim.errors import NetworkFault
 from shim.network import netlink
 
@@ -28,9 +27,6 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, ioctl_ns(2)
 _OWN = (Path("/proc/self/ns/net"), Path("/proc/1/ns/net"))
 _libc = ctypes.CDLL(None, use_errno=True)
-_log = log.get(__name__)
-#: What goes on in namespaces with nobody waiting for it, by device and inode.
-_background: dict[tuple[int, int], set[asyncio.Future[None]]] = {}
 
 
 class NamespaceGone(NetworkFault):
@@ -54,36 +50,6 @@ class Namespace:
         """Run `work` in a new thread inside the namespace. If cancelled, waits for it to end first."""
         return await _visit(self._descriptor, work)
 
-    def background(self, work: Callable[[], None]) -> None:
-        """Run `work` in a new thread inside the namespace, which is held open for it; nobody waits. `settled` does."""
-        held = os.dup(self._descriptor)
-        key = _identity(held)
-
-        def visit() -> None:
-            try:
-                _enter(held)
-                work()
-            finally:
-                os.close(held)
-
-        future = in_new_thread(visit)
-        under_way = _background.setdefault(key, set())
-        under_way.add(future)
-
-        def done(ended: asyncio.Future[None]) -> None:
-            under_way.discard(ended)
-            if not under_way and _background.get(key) is under_way:
-                del _background[key]
-            if not ended.cancelled() and (error := ended.exception()) is not None:
-                _log.error("work in a namespace failed", namespace=os.fspath(self.path), error=str(error))
-
-        future.add_done_callback(done)
-
-    async def settled(self) -> None:
-        """Wait until nothing goes on in the background of this namespace."""
-        while under_way := _background.get(_identity(self._descriptor)):
-            await asyncio.wait(under_way)
-
     def close(self) -> None:
         """Let go of the namespace; harmless twice."""
         self.netlink.close()
@@ -93,11 +59,22 @@ class Namespace:
 
 
 async def open_namespace(path: Path) -> Namespace:
-    """Open the namespace at `path`.
+    """Open the namespace at `path`. Cancelled, it leaves nothing open.
 
     Raises NamespaceGone if there is none, NetworkFault if it is the host's (plumbing that would cut the node off) or
     cannot be entered.
     """
+    opening = asyncio.ensure_future(_opened(path))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result().close()
+        raise
+
+
+async def _opened(path: Path) -> Namespace:
     descriptor = await asyncio.to_thread(_open, path)
     try:
         opened = await _visit(descriptor, netlink.open_socket)
@@ -147,19 +124,14 @@ def _type_of(descriptor: int) -> int:
         raise
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
-
-
 def _is_own(descriptor: int) -> bool:
-    mine = _identity(descriptor)
+    mine = os.fstat(descriptor)
     for path in _OWN:
         try:
             other = path.stat()
         except OSError:  # /proc/1 may be hidden from us; then it is not ours to compare with
             continue
-        if (other.st_dev, other.st_ino) == mine:
+        if (other.st_dev, other.st_ino) == (mine.st_dev, mine.st_ino):
             return True
     return False
 
