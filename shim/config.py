@@ -61,10 +61,12 @@ class Tender(Section, frozen=True):
 
 
 class Qemu(Section, frozen=True):
-    """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it."""
+    """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it; `vhost` is
+    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that."""
 
     path: str = "qemu-system-x86_64"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
+    vhost: Literal["auto", "off", "on"] = "auto"
 
 
 class Monitors(Section, frozen=True):

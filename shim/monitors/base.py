@@ -14,8 +14,9 @@ from shim.process.spawn import Completed
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC of the guest.
 
-    `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace; `device` is the name by
-    which a kernel's manifest calls it ("" where the kernel has none).
+    `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace, `vhost` the number of the
+    NIC's vhost-net descriptor (None without one); `device` is the name by which a kernel's manifest calls it ("" where
+    the kernel has none).
     """
 
     fd: int
@@ -23,6 +24,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     mtu: int
     device: str = ""
+    vhost: int | None = None
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,9 +59,18 @@ class Monitor(Protocol):
     overhead: int
     #: Seconds within which a monitor that cannot run its kernel has said so and died.
     settle: float
+    #: Whether it speaks virtio-net headers, by which checksums and segmentation are left to whoever can do them.
+    vnet_hdr: bool
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""
+        ...
+
+    async def open_vhost(self, count: int) -> tuple[int, ...]:
+        """`count` descriptors of vhost-net for a guest's NICs, the caller's to close; none where it does without.
+
+        Raises NodeFault where vhost-net is demanded and is not there.
+        """
         ...
 
     async def launch(self, machine: Machine) -> Launch:

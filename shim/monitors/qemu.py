@@ -12,13 +12,14 @@ probe that tries accelerators, goes onto the kernel's command line.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from shim import log
+from shim import config, log
 from shim.errors import NodeFault, TimedOut
 from shim.monitors import probe
 from shim.monitors.base import Launch, Machine, Nic, Run
@@ -28,6 +29,7 @@ _log = log.get(__name__)
 
 _PROBE_TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs at all
 _KVM = Path("/dev/kvm")
+_VHOST = Path("/dev/vhost-net")  # linux/vhost.h
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
 # The guest is asked to do what these forbid by nobody; QEMU's own seccomp filter (qemu(1), -sandbox).
@@ -80,12 +82,25 @@ def arguments(program: Path, machine: Machine, acceleration: Acceleration) -> tu
 
 
 def _nic(nic: Nic, position: int) -> list[str]:
+    # QEMU asks the descriptor whether its frames have virtio-net headers (TUNGETIFF), and offers offloads accordingly.
+    vhost = "" if nic.vhost is None else f",vhost=on,vhostfd={nic.vhost}"
     return [
         "-netdev",
-        f"tap,id=net{position},fd={nic.fd}",
+        f"tap,id=net{position},fd={nic.fd}{vhost}",
         "-device",
         f"virtio-net-device,netdev=net{position},mac={nic.mac},host_mtu={nic.mtu}",
     ]
+
+
+def _open_each(path: Path, count: int) -> tuple[int, ...]:
+    """`count` descriptors of one device, or none. Raises OSError."""
+    found: list[int] = []
+    with contextlib.ExitStack() as on_failure:
+        for _ in range(count):
+            found.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            on_failure.callback(os.close, found[-1])
+        on_failure.pop_all()
+    return tuple(found)
 
 
 class _Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +116,13 @@ class Qemu:
     name: str = "qemu"
     overhead: int = 64
     settle: float = 0.15
+    vnet_hdr: bool = True
 
-    def __init__(self, path: str, accel: Literal["auto", "kvm", "tcg"], run: Run, state: Path) -> None:
+    def __init__(self, settings: config.Qemu, run: Run, state: Path) -> None:
         """`state` is a directory for what was found out, which holds until the machine is restarted."""
-        self._path = path
-        self._wanted = accel
+        self._path = settings.path
+        self._wanted = settings.accel
+        self._vhost = settings.vhost
         self._run = run
         self._state = state
         self._probing = asyncio.Lock()
@@ -115,6 +132,25 @@ class Qemu:
         """QEMU takes a descriptor."""
         await asyncio.to_thread(locate, self._path, self.name)
         return False
+
+    async def open_vhost(self, count: int) -> tuple[int, ...]:
+        """A descriptor for each NIC. Without KVM only on demand: under TCG each signal goes through QEMU anyway."""
+        if self._vhost == "off" or not count:
+            return ()
+        if self._vhost == "auto":
+            program = await asyncio.to_thread(locate, self._path, self.name)
+            if (await self.acceleration(program)).accel != "kvm":
+                return ()
+        try:
+            return await asyncio.to_thread(_open_each, _VHOST, count)
+        except OSError as error:
+            if self._vhost == "on":
+                raise NodeFault(
+                    f"vhost-net is demanded and cannot be opened: {os.strerror(error.errno or 0)}",
+                    subject=os.fspath(_VHOST),
+                    remedy="load the module vhost_net, or set monitors.qemu.vhost to auto",
+                ) from error
+            return ()
 
     async def launch(self, machine: Machine) -> Launch:
         """QEMU's command line for `machine`."""

@@ -15,6 +15,6 @@ def monitors(config: Monitors, run: Run, state: Path) -> dict[str, Monitor]:
     every: tuple[Monitor, ...] = (
         Solo5("spt", config.spt.path, run),
         Solo5("hvt", config.hvt.path, run),
-        Qemu(config.qemu.path, config.qemu.accel, run, state),
+        Qemu(config.qemu, run, state),
     )
     return {monitor.name: monitor for monitor in every}

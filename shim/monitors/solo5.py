@@ -49,6 +49,8 @@ class Solo5:
 
     overhead: int = 8
     settle: float = 0.02
+    # A tender reads and writes bare frames (Solo5, docs/architecture.md).
+    vnet_hdr: bool = False
 
     def __init__(self, name: Literal["spt", "hvt"], path: str, run: Run) -> None:
         self.name: str = name
@@ -60,6 +62,10 @@ class Solo5:
     async def attaches_by_name(self) -> bool:
         """Whether this tender is of the versions that refuse a descriptor."""
         return await self._by_name(await asyncio.to_thread(locate, self._path, self.name))
+
+    async def open_vhost(self, count: int) -> tuple[int, ...]:
+        """None: a tender moves its packets itself."""
+        return ()
 
     async def _by_name(self, program: Path) -> bool:
         key = await asyncio.to_thread(identity, program)

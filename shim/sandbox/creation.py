@@ -108,7 +108,7 @@ class _Creation:
 
     def __init__(self, node: Node, sandbox: Sandbox, record: ContainerRecord, spec: rewrite.Spec) -> None:
         self._node, self._sandbox, self._record, self._spec = node, sandbox, record, spec
-        self._taps: tuple[int, ...] = ()
+        self._handed: tuple[int, ...] = ()
         self._container: Container | None = None
 
     async def run(self, image: Unikernel | None) -> Container:
@@ -122,7 +122,7 @@ class _Creation:
             record.stderr = record.own_bundle / "stderr"
             node.journal.write(record.key, record)
             prepared = await prepare(node, record, self._spec, image, netns)
-            self._taps = prepared.taps
+            self._handed = prepared.descriptors
             spec = prepared.spec
             settle = node.monitors[image.monitor].settle
         else:
@@ -137,8 +137,8 @@ class _Creation:
         record.engine = True
         node.journal.write(record.key, record)
         await self._engine_create(self._container, spec)
-        close_all(self._taps)
-        self._taps = ()
+        close_all(self._handed)
+        self._handed = ()
         return self._container
 
     async def _engine_create(self, container: Container, spec: rewrite.Spec) -> None:
@@ -146,7 +146,7 @@ class _Creation:
         engine = node.engine.within(record.namespace)
         where = record.own_bundle or record.bundle
         systemd = uses_systemd(rewrite.cgroups_path(spec))
-        extra = {3 + position: descriptor for position, descriptor in enumerate(self._taps)}
+        extra = {3 + position: descriptor for position, descriptor in enumerate(self._handed)}
         with node.reaper.early_exits() as early:
             if record.streams.terminal:
                 socket = ConsoleSocket(console_path(node, record, ""))
@@ -179,7 +179,7 @@ class _Creation:
 
     async def abandon(self) -> None:
         """Close what this process holds of a creation that failed; the world's part is `teardown`'s."""
-        close_all(self._taps)
+        close_all(self._handed)
         if self._container is not None:
             await self._container.init.close_streams(0.0)
             if self._container.stderr is not None:

@@ -12,9 +12,9 @@ from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
+from shim.network.plan import TapOptions
 from shim.network.pod import PodNetwork
 from shim.network.view import GuestInterface
-from shim.network.wiring import TapOptions
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
@@ -29,11 +29,14 @@ _MIB = 1 << 20
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to create the monitor's container; the caller closes `taps` once it has."""
+    """What the engine needs to create the monitor's container; the caller closes `descriptors` once it has.
+
+    The monitor finds them in that order, from the first one behind its standard streams.
+    """
 
     spec: rewrite.Spec
     launch: Launch
-    taps: tuple[int, ...] = ()
+    descriptors: tuple[int, ...] = ()
 
 
 def guest_memory(wish: int | None, limit: int, default: int, overhead: int) -> int:
@@ -104,7 +107,7 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
         plan = await network.plan(
             dataplane=dataplane,
             seed=record.sandbox,
-            tap=TapOptions(persistent=by_name, owner=record.user if by_name else None),
+            tap=TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None),
         )
         nics = _match(image, tuple(interface.name for interface in plan.guest))
         notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
@@ -136,12 +139,15 @@ async def prepare(
     limit = rewrite.memory_limit(spec)
     memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead)
     network = await plumb(node, record, image, netns, monitor)
+    descriptors = network.taps
     try:
-        launch = await _launch(node, spec, image, network, memory)
+        vhost = await monitor.open_vhost(len(network.interfaces))
+        descriptors += vhost
+        launch = await _launch(node, spec, image, network, bool(vhost), memory)
         own = node.container_dir(record.namespace, record.container)
         rewritten = await asyncio.to_thread(_bundle, own, spec, image, launch, netns or "")
     except BaseException:
-        close_all(network.taps)
+        close_all(descriptors)
         raise
     _log.info(
         "unikernel prepared",
@@ -153,13 +159,23 @@ async def prepare(
         gateway=[str(interface.gateway) for interface in network.interfaces],
         mac=[interface.mac for interface in network.interfaces],
     )
-    return Prepared(spec=rewritten, launch=launch, taps=network.taps)
+    return Prepared(spec=rewritten, launch=launch, descriptors=descriptors)
 
 
-async def _launch(node: Node, spec: rewrite.Spec, image: Unikernel, network: Plumbed, memory: int) -> Launch:
-    """Ask the guest for its words and the monitor for its command line."""
+async def _launch(
+    node: Node, spec: rewrite.Spec, image: Unikernel, network: Plumbed, vhost: bool, memory: int
+) -> Launch:
+    """Ask the guest for its words and the monitor for its command line; `vhost` says that a descriptor of vhost-net for
+    each NIC comes behind the taps'."""
     nics = tuple(
-        Nic(fd=_FIRST_FD + position, tap=tap, mac=interface.mac, mtu=interface.mtu, device=device)
+        Nic(
+            fd=_FIRST_FD + position,
+            tap=tap,
+            mac=interface.mac,
+            mtu=interface.mtu,
+            device=device,
+            vhost=_FIRST_FD + len(network.taps) + position if vhost else None,
+        )
         for position, (interface, tap, device) in enumerate(
             zip(network.interfaces, network.names, network.devices, strict=True)
         )

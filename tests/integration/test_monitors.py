@@ -14,6 +14,7 @@ from typing import Literal
 
 import pytest
 
+from shim import config
 from shim.errors import NodeFault
 from shim.guests.base import GuestSpec
 from shim.guests.linux import Linux
@@ -60,14 +61,14 @@ def processes_of(path: Path) -> list[str]:
 async def test_the_probe_passes_where_guests_run(run: Run, tmp_path: Path) -> None:
     """Under TCG guests always run; so a probe that fails says something."""
     program = Path(paths.program("qemu-system-x86_64"))
-    khz = await Qemu(os.fspath(program), "tcg", run, tmp_path).try_guest(program, "tcg")
+    khz = await Qemu(config.Qemu(path=os.fspath(program), accel="tcg"), run, tmp_path).try_guest(program, "tcg")
     assert khz is not None
     assert 200_000 < khz < 10_000_000
 
 
 async def test_auto_settles_in_time_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     program = Path(paths.program("qemu-system-x86_64"))
-    monitor = Qemu(os.fspath(program), "auto", run, tmp_path)
+    monitor = Qemu(config.Qemu(path=os.fspath(program)), run, tmp_path)
     async with asyncio.timeout(10):
         found = await monitor.acceleration(program)
     assert found.accel == "kvm" or found.khz
@@ -77,7 +78,7 @@ async def test_auto_settles_in_time_and_leaves_nothing(run: Run, tmp_path: Path)
 
 async def test_kvm_on_demand_is_an_error_where_it_does_not_run_guests(run: Run, tmp_path: Path) -> None:
     program = Path(paths.program("qemu-system-x86_64"))
-    monitor = Qemu(os.fspath(program), "kvm", run, tmp_path)
+    monitor = Qemu(config.Qemu(path=os.fspath(program), accel="kvm"), run, tmp_path)
     if await monitor.try_guest(program, "kvm") is not None:
         assert (await monitor.acceleration(program)).accel == "kvm"
     else:
@@ -101,7 +102,7 @@ async def test_linux_reads_its_command_line(run: Run, tmp_path: Path) -> None:
     )
     arguments = ("plain", "two words", "", "name=a b", "x y=z", "à", "'single'", "$A", "back\\slash")
     words = Linux().words(GuestSpec(arguments=arguments, environment={"A": "1", "B": "b  c=à"}))
-    monitor = Qemu(paths.program("qemu-system-x86_64"), "auto", run, tmp_path)
+    monitor = Qemu(config.Qemu(path=paths.program("qemu-system-x86_64")), run, tmp_path)
     launch = await monitor.launch(Machine(kernel=guest.kernel(), memory=128, words=words, initrd=initrd))
     done = await run(launch.argv, timeout=30)
     console = done.stdout.decode(errors="replace").replace("\r", "")

@@ -67,6 +67,7 @@ async def test_launch(tmp_path: Path, name: str) -> None:
     assert launch.argv == arguments(path, _MACHINE, by_name=False)
     assert launch.devices == ((Path("/dev/kvm"),) if name == "hvt" else ())
     assert path in launch.shares
+    assert await tender.open_vhost(1) == ()
     assert not launch.by_name
 
 
