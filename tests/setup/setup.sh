@@ -16,7 +16,7 @@ PACKAGES=(
     python3 python3-venv # the virtual environment
     runc crun qemu-system-x86 # engines and a monitor
     busybox-static # the guest's and the ordinary pods' user land
-    containernetworking-plugins iproute2 iptables iputils-ping # networks and a look at them
+    containernetworking-plugins iproute2 iptables nftables iputils-ping # networks and a look at them
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9

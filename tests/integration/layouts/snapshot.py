@@ -5,32 +5,74 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.integration.layouts.namespaces import inside, ip
+from tests.integration.layouts.namespaces import inside
+
+#: Everything in one visit: a shell in the namespace costs less than a program for each question.
+_QUESTIONS = {
+    "links": "ip -j -d link",
+    "addresses": "ip -j -d addr",
+    "routes": "ip -j -d -4 route show table all",
+    "routes6": "ip -j -d -6 route show table all",
+    "neighbours": "ip -j neigh show nud permanent",
+    "proxied": "ip -j neigh show proxy",
+    "rules": "ip -j -4 rule",
+    "rules6": "ip -j -6 rule",
+    "ports": "bridge -j -d link",
+    "forwarding": "bridge -j fdb show",
+    "multicast": "ip -j maddr",
+    "qdiscs": "tc -j qdisc show",
+    "filters": "for device in $(ls /sys/class/net); do for hook in ingress egress; do"
+    " tc filter show dev $device $hook 2>/dev/null | sed \"s/^/$device $hook /\"; done; done",
+    "settings": "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/neigh"
+    " /proc/sys/net/ipv6/neigh",
+}  # fmt: skip
+_SEPARATOR = "\x1e"
+#: What moves by itself.
+_RUNNING = ("valid_life_time", "preferred_life_time", "expires")
+_LASTING = 0xFFFFFFFF
 
 
 def dump(namespace: str) -> dict[str, Any]:
-    """Everything that undoing must bring back: links, addresses, routes of both families and all tables, permanent
-    neighbours, and IPv6's settings of eth0. Counters and ages are left out, as they move by themselves."""
+    """Everything that undoing must bring back: links with their aliases and bridge ports, addresses, routes of both
+    families and all tables, rules, permanent and proxied neighbours, multicast groups, queueing disciplines, filters,
+    and all of IPv4's and IPv6's settings of every interface. Counters and ages are left out."""
+    script = f"; printf '{_SEPARATOR}'; ".join(_QUESTIONS.values())
+    done = inside(namespace, "sh", "-c", script)
+    answers = dict(zip(_QUESTIONS, done.stdout.split(_SEPARATOR), strict=True))
     found: dict[str, Any] = {
-        "links": _json(namespace, "-d", "link"),
-        "addresses": _json(namespace, "-d", "addr"),
-        "routes": _json(namespace, "-d", "-4", "route", "show", "table", "all"),
-        "routes6": _json(namespace, "-d", "-6", "route", "show", "table", "all"),
-        "neighbours": [entry for entry in _json(namespace, "neigh") if "PERMANENT" in entry.get("state", [])],
+        name: json.loads(said or "[]") if " -j" in _QUESTIONS[name] else sorted(said.splitlines())
+        for name, said in answers.items()
     }
-    settings = inside(namespace, "sh", "-c", "cd /proc/sys/net/ipv6/conf/eth0 2>/dev/null && grep -s . *")
-    found["settings"] = sorted(settings.stdout.splitlines())
     for link in found["links"] + found["addresses"]:
-        # The queueing state and the bridge-port timers are the kernel's; a lifetime runs.
         link.pop("stats64", None)
         for address in link.get("addr_info", ()):
-            for key in ("valid_life_time", "preferred_life_time"):
-                if address.get(key, 0) < 0xFFFFFFFF:
-                    address[key] = "running"
+            _still(address)
+    for route in found["routes6"]:
+        _still(route)
+    # Filters of multicast addresses have no order that means anything.
+    for link in found["multicast"]:
+        link["maddr"].sort(key=str)
+    found["forwarding"].sort(key=str)
     return found
 
 
-def _json(namespace: str, *words: str) -> list[Any]:
-    said = ip("-j", *words, namespace=namespace)
-    found: list[Any] = json.loads(said) if said.strip() else []
-    return found
+def without(found: dict[str, Any], devices: set[str]) -> dict[str, Any]:
+    """A dump as it would be without those devices."""
+    return {name: [entry for entry in entries if not _of(entry, devices)] for name, entries in found.items()}
+
+
+def devices(found: dict[str, Any]) -> set[str]:
+    """The names of a dump's interfaces."""
+    return {link["ifname"] for link in found["links"]}
+
+
+def _still(entry: dict[str, Any]) -> None:
+    for key in _RUNNING:
+        if entry.get(key, _LASTING) < _LASTING:
+            entry[key] = "running"
+
+
+def _of(entry: Any, devices: set[str]) -> bool:
+    if isinstance(entry, str):
+        return any(entry.startswith(f"{device} ") or f"/{device}/" in entry for device in devices)
+    return any(entry.get(key) in devices for key in ("ifname", "dev"))
