@@ -7,6 +7,7 @@ thread that ever entered a pod's namespace is used for anything else, so a retur
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ctypes
 import errno
 import fcntl
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from shim import log
 from shim.errors import NetworkFault
 from shim.network import netlink
 
@@ -27,6 +29,9 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, ioctl_ns(2)
 _OWN = (Path("/proc/self/ns/net"), Path("/proc/1/ns/net"))
 _libc = ctypes.CDLL(None, use_errno=True)
+_log = log.get(__name__)
+#: What goes on in namespaces with nobody waiting for it, by device and inode. No loop's: one may end before it does.
+_background: dict[tuple[int, int], set[concurrent.futures.Future[None]]] = {}
 
 
 class NamespaceGone(NetworkFault):
@@ -49,6 +54,32 @@ class Namespace:
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a new thread inside the namespace. If cancelled, waits for it to end first."""
         return await _visit(self._descriptor, work)
+
+    def background(self, work: Callable[[], None]) -> None:
+        """Run `work` in a new thread inside the namespace, which is held open for it; nobody waits. `settled` does."""
+        held = os.dup(self._descriptor)
+        key = _identity(held)
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        _background.setdefault(key, set()).add(future)
+
+        def visit() -> None:
+            try:
+                _enter(held)
+                work()
+            except BaseException as error:
+                _log.error("work in a namespace failed", namespace=os.fspath(self.path), error=str(error))
+            finally:
+                os.close(held)
+                _background[key].discard(future)
+                future.set_result(None)
+
+        threading.Thread(target=visit, name="netns", daemon=True).start()
+
+    async def settled(self) -> None:
+        """Wait until nothing goes on in the background of this namespace."""
+        under_way = _background.get(_identity(self._descriptor))
+        while under_way:
+            await asyncio.wait([asyncio.wrap_future(future) for future in tuple(under_way)])
 
     def close(self) -> None:
         """Let go of the namespace; harmless twice."""
@@ -124,14 +155,19 @@ def _type_of(descriptor: int) -> int:
         raise
 
 
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
 def _is_own(descriptor: int) -> bool:
-    mine = os.fstat(descriptor)
+    mine = _identity(descriptor)
     for path in _OWN:
         try:
             other = path.stat()
         except OSError:  # /proc/1 may be hidden from us; then it is not ours to compare with
             continue
-        if (other.st_dev, other.st_ino) == (mine.st_dev, mine.st_ino):
+        if (other.st_dev, other.st_ino) == mine:
             return True
     return False
 
