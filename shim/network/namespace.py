@@ -32,6 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _log = log.get(__name__)
 #: What goes on in namespaces with nobody waiting for it, by device and inode. No loop's: one may end before it does.
 _background: dict[tuple[int, int], set[concurrent.futures.Future[None]]] = {}
+_background_lock = threading.Lock()
 
 
 class NamespaceGone(NetworkFault):
@@ -60,7 +61,8 @@ class Namespace:
         held = os.dup(self._descriptor)
         key = _identity(held)
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
-        _background.setdefault(key, set()).add(future)
+        with _background_lock:
+            _background.setdefault(key, set()).add(future)
 
         def visit() -> None:
             try:
@@ -70,16 +72,18 @@ class Namespace:
                 _log.error("work in a namespace failed", namespace=os.fspath(self.path), error=str(error))
             finally:
                 os.close(held)
-                _background[key].discard(future)
+                with _background_lock:
+                    _background[key].discard(future)
+                    if not _background[key]:
+                        del _background[key]
                 future.set_result(None)
 
         threading.Thread(target=visit, name="netns", daemon=True).start()
 
     async def settled(self) -> None:
         """Wait until nothing goes on in the background of this namespace."""
-        under_way = _background.get(_identity(self._descriptor))
-        while under_way:
-            await asyncio.wait([asyncio.wrap_future(future) for future in tuple(under_way)])
+        while under_way := tuple(_background.get(_identity(self._descriptor), ())):
+            await asyncio.wait([asyncio.wrap_future(future) for future in under_way])
 
     def close(self) -> None:
         """Let go of the namespace; harmless twice."""

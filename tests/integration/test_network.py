@@ -15,11 +15,13 @@ import pytest
 import uvloop
 
 from shim.errors import NetworkFault
+from shim.network.interfaces import DATAPLANES
 from shim.network.namespace import NamespaceGone
 from shim.network.operations import LocalOperation, Operation, SetMac, SetSysctl
-from shim.network.plan import Plan, TapOptions
+from shim.network.plan import Nic, Plan
 from shim.network.pod import PodNetwork, undo_at
 from shim.network.tap import close_tap
+from shim.network.wiring import TapOptions
 from tests.integration import layouts
 from tests.integration.guest_double import guest_behind
 from tests.integration.layouts import Site
@@ -27,6 +29,12 @@ from tests.integration.layouts import Site
 Make = Callable[[], AbstractContextManager[Site]]
 LAYOUTS: dict[str, Make] = {"subnet": layouts.bridged, "slash32": layouts.routed, "ptp": layouts.pointed}
 SEED = "0123456789abcdef"
+
+
+@pytest.fixture(params=DATAPLANES)
+def dataplane(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -44,19 +52,25 @@ async def plumbed(site: Site, **options: Any) -> AsyncIterator[tuple[PodNetwork,
         try:
             yield network, plan, taps
         finally:
-            await network.undo(plan)
-            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await taken_back(network, plan, taps)
+
+
+async def taken_back(network: PodNetwork, plan: Plan, taps: list[int]) -> None:
+    """Undo, and wait for what goes on in the background."""
+    await network.undo(plan)
+    await asyncio.gather(*(close_tap(tap) for tap in taps))
+    await network.settled()
 
 
 async def pings(namespace: str, address: str, **options: Any) -> bool:
     return await asyncio.to_thread(layouts.pings, namespace, address, **options)
 
 
-async def test_guest_and_world_reach_each_other(site: Site) -> None:
+async def test_guest_and_world_reach_each_other(site: Site, dataplane: str) -> None:
     """The router learned the pod's MAC before the guest took it over, as routers have."""
     assert await pings(site.node, site.address)
     assert await pings(site.peer, site.address)
-    async with plumbed(site) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
+    async with plumbed(site, dataplane=dataplane) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
         told = plan.guest[0]
         assert told.mac == site.mac and told.address is not None and str(told.address.ip) == site.address
         outcomes = {
@@ -95,9 +109,9 @@ sys.exit(hashlib.sha256(back).digest() != hashlib.sha256(data).digest())
 """
 
 
-async def test_a_megabyte_there_and_back_byte_for_byte(site: Site) -> None:
+async def test_a_megabyte_there_and_back_byte_for_byte(site: Site, dataplane: str) -> None:
     """Segmentation and checksum offload of the veth must not leak into the tap, which has no header to say so."""
-    async with plumbed(site) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
+    async with plumbed(site, dataplane=dataplane) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
         for server, client, address in (
             (guest, site.peer, site.address),
             (site.peer, guest, site.peer_address),
@@ -124,6 +138,13 @@ async def test_awkward_addresses_of_the_slash32_layout(address: str) -> None:
             assert await pings(site.peer, site.address)
 
 
+def without_moving_the_mac(plan: Plan) -> Plan:
+    """What the runtimes before did: the interface keeps its MAC and the guest gets one of its own."""
+    steps = tuple(step for step in plan.steps if not isinstance(step.do, SetMac))
+    nics: tuple[Nic, ...] = tuple(msgspec.structs.replace(nic, mac="02:00:00:00:00:77") for nic in plan.nics)
+    return msgspec.structs.replace(plan, steps=steps, nics=nics)
+
+
 @pytest.mark.parametrize("keep_mac", [True, False])
 async def test_slash32_needs_the_mac(keep_mac: bool) -> None:
     """Calico's Felix pins the pod's address to eth0's MAC on the node; a guest with any other is cut off."""
@@ -131,10 +152,14 @@ async def test_slash32_needs_the_mac(keep_mac: bool) -> None:
         layouts.ip(
             "neigh", "add", site.address, "lladdr", site.mac, "dev", "calipod", "nud", "permanent", namespace=site.node
         )
-        async with plumbed(site, keep_mac=keep_mac) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
-            assert (plan.guest[0].mac == site.mac) is keep_mac
-            assert await pings(site.node, site.address, wait=0.5) is keep_mac
-            assert await pings(guest, site.router, wait=0.5) is keep_mac
+        async with await PodNetwork.open(site.path) as network:
+            plan = await network.plan(seed=SEED, dataplane="bridge")
+            plan = plan if keep_mac else without_moving_the_mac(plan)
+            taps = await network.apply(plan)
+            async with guest_behind(taps[0], plan.guest[0]) as guest:
+                assert await pings(site.node, site.address, wait=0.5) is keep_mac
+                assert await pings(guest, site.router, wait=0.5) is keep_mac
+            await taken_back(network, plan, taps)
 
 
 async def test_gateway_that_answers_nobody() -> None:
@@ -181,20 +206,19 @@ def enrich(site: Site) -> None:
     layouts.settle(pod)
 
 
-async def test_undo_restores_everything(site: Site) -> None:
+async def test_undo_restores_everything(site: Site, dataplane: str) -> None:
     enrich(site)
     before = layouts.dump(site.pod)
     async with await PodNetwork.open(site.path) as network:
-        plan = await network.plan(seed=SEED)
+        plan = await network.plan(seed=SEED, dataplane=dataplane)
         taps = await network.apply(plan)
         assert layouts.dump(site.pod) != before
-        await network.undo(plan)
+        await taken_back(network, plan, taps)
         assert layouts.dump(site.pod) == before
-        await network.undo(plan)
+        await taken_back(network, plan, [])
         assert layouts.dump(site.pod) == before, "undoing twice must change nothing"
-        await asyncio.gather(*(close_tap(tap) for tap in taps))
         # What was undone can be plumbed again, to the same plan.
-        again = await network.plan(seed=SEED)
+        again = await network.plan(seed=SEED, dataplane=dataplane)
         assert [step.do.describe() for step in again.steps] == [step.do.describe() for step in plan.steps]
 
 
@@ -221,11 +245,11 @@ def failing(operation: Operation) -> Operation:
     return SetMac(index=4242, link="nowhere", mac="02:00:00:00:00:01")
 
 
-async def test_failure_at_any_operation_leaves_no_trace(site: Site) -> None:
+async def test_failure_at_any_operation_leaves_no_trace(site: Site, dataplane: str) -> None:
     enrich(site)
     before = layouts.dump(site.pod)
     async with await PodNetwork.open(site.path) as network:
-        plan = await network.plan(seed=SEED)
+        plan = await network.plan(seed=SEED, dataplane=dataplane)
         for position, step in enumerate(plan.steps):
             steps = list(plan.steps)
             steps[position] = msgspec.structs.replace(step, do=failing(step.do))
@@ -233,37 +257,39 @@ async def test_failure_at_any_operation_leaves_no_trace(site: Site) -> None:
                 await network.apply(msgspec.structs.replace(plan, steps=tuple(steps)))
             assert isinstance(caught.value.__cause__, OSError)
             assert not getattr(caught.value, "__notes__", ()), "rolling back must not fail"
+            await network.settled()
             assert layouts.dump(site.pod) == before, step.do.describe()
 
 
-async def test_stopped_at_any_operation_is_undone_from_the_journal(site: Site) -> None:
-    """A daemon killed in the midst of applying: another one has only the plan."""
+async def test_stopped_at_any_operation_is_undone_from_the_journal(site: Site, dataplane: str) -> None:
+    """A daemon killed in the midst of applying: another one has only the plan. It undoes, and can begin again."""
     before = layouts.dump(site.pod)
     async with await PodNetwork.open(site.path) as network:
-        plan = await network.plan(seed=SEED)
+        plan = await network.plan(seed=SEED, dataplane=dataplane)
         journalled = msgspec.json.encode(plan)
         for length in range(len(plan.steps) + 1):
-            if plan.resolve and length > 15:
-                break  # what follows needs the next hop's MAC, and nothing of it outlives the bridge
-            taps = await network.apply(msgspec.structs.replace(plan, steps=plan.steps[:length], resolve=()))
+            taps = await network.apply(msgspec.structs.replace(plan, steps=plan.steps[:length]))
             await undo_at(site.path, msgspec.json.decode(journalled, type=Plan))
             await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await network.settled()
             assert layouts.dump(site.pod) == before, f"after {length} steps"
+        again = await network.plan(seed=SEED, dataplane=dataplane)
+        await taken_back(network, again, await network.apply(again))
 
 
-async def test_cancelled_at_any_moment_leaves_no_trace(site: Site) -> None:
+async def test_cancelled_at_any_moment_leaves_no_trace(site: Site, dataplane: str) -> None:
     before = layouts.dump(site.pod)
     async with await PodNetwork.open(site.path) as network:
-        plan = await network.plan(seed=SEED)
+        plan = await network.plan(seed=SEED, dataplane=dataplane)
         for delay in (0, 0.0002, 0.0005, 0.001, 0.002, 0.003):
             task = asyncio.create_task(network.apply(plan))
             await asyncio.sleep(delay)
             if task.cancel():
                 with pytest.raises(asyncio.CancelledError):
                     await task
+                await network.settled()
             else:
-                await network.undo(plan)
-                await asyncio.gather(*(close_tap(tap) for tap in task.result()))
+                await taken_back(network, plan, task.result())
             assert layouts.dump(site.pod) == before, f"after {delay} s"
 
 
@@ -289,8 +315,7 @@ async def test_namespace_deleted_meanwhile() -> None:
             taps = await network.apply(plan)
             layouts.ip("link", "del", "vethpod", namespace=site.node)
             layouts.ip("netns", "del", site.pod)
-            await network.undo(plan)
-            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await taken_back(network, plan, taps)
         await undo_at(site.path, plan)
 
 
@@ -306,8 +331,8 @@ async def test_namespaces_that_are_refused(tmp_path: Path) -> None:
         await PodNetwork.open(Path("/proc/self/ns/net"))
 
 
-async def test_second_unikernel_is_refused(site: Site) -> None:
-    async with plumbed(site) as (network, _, _taps):
+async def test_second_unikernel_is_refused(site: Site, dataplane: str) -> None:
+    async with plumbed(site, dataplane=dataplane) as (network, _, _taps):
         with pytest.raises(NetworkFault, match=f"already plumbed for sandbox {SEED}"):
             await network.plan(seed="another")
 
@@ -321,20 +346,33 @@ async def test_foreign_tap_in_the_way_is_left_alone() -> None:
             before = layouts.dump(site.pod)
             with pytest.raises(NetworkFault, match="create tap tap0"):
                 await network.apply(plan)
+            await network.settled()
             assert layouts.dump(site.pod) == before
             assert [tap.link for tap in (await network.plan(seed=SEED)).taps] == ["tap1"]
 
 
-async def test_no_eth0_and_macvlan_eth0() -> None:
+async def test_no_interface_at_all() -> None:
+    """Host network, or `ctr` without CNI: there is nothing to plumb, and nothing wrong."""
     with layouts.namespaces("bare") as (name,):
-        path = Path("/run/netns") / name
-        async with await PodNetwork.open(path) as network:
+        async with await PodNetwork.open(Path("/run/netns") / name) as network:
+            plan = await network.plan(seed=SEED)
+            assert plan.steps == () and plan.guest == ()
+            assert await network.apply(plan) == []
             with pytest.raises(NetworkFault, match=r"no eth0, only lo.*io\.unikernel\.network=none"):
-                await network.plan(seed=SEED)
-            layouts.ip("link", "add", "parent", "type", "veth", "peer", "name", "other", namespace=name)
-            layouts.ip("link", "add", "eth0", "link", "parent", "type", "macvlan", "mode", "bridge", namespace=name)
-            with pytest.raises(NetworkFault, match="macvlan that cannot be bridged"):
-                await network.plan(seed=SEED)
+                await network.plan(seed=SEED, interfaces=("eth0",))
+
+
+@pytest.mark.parametrize("dataplane", ["bridge", "macvtap"])
+async def test_macvlan_is_refused_what_cannot_work(dataplane: str) -> None:
+    with layouts.namespaces("bare") as (name,):
+        layouts.ip("link", "add", "parent", "type", "veth", "peer", "name", "other", namespace=name)
+        layouts.ip("link", "add", "eth0", "link", "parent", "type", "macvlan", "mode", "bridge", namespace=name)
+        layouts.ip("link", "set", "eth0", "up", namespace=name)
+        async with await PodNetwork.open(Path("/run/netns") / name) as network:
+            with pytest.raises(NetworkFault, match=rf"eth0 is macvlan, with which the dataplane {dataplane}.*mirror"):
+                await network.plan(seed=SEED, interfaces=("eth0",), dataplane=dataplane)
+            chosen = await network.plan(seed=SEED, interfaces=("eth0",))
+            assert [nic.dataplane for nic in chosen.nics] == ["mirror"]
 
 
 async def test_silent_next_hop_is_named() -> None:
@@ -352,7 +390,7 @@ async def test_persistent_tap_for_a_monitor_that_attaches_by_name() -> None:
     with layouts.bridged() as site:
         before = layouts.dump(site.pod)
         options = TapOptions(persistent=True, owner=65534, group=65534, vnet_hdr=True)
-        async with plumbed(site, tap=options) as (_, _plan, taps):
+        async with plumbed(site, tap=options, dataplane="bridge") as (_, _plan, taps):
             assert taps == []
             shown = layouts.ip("-d", "link", "show", "tap0", namespace=site.pod)
             assert "persist on" in shown and "vnet_hdr on" in shown and "user nobody" in shown
@@ -382,8 +420,7 @@ async def test_twenty_at_once() -> None:
                 start = time.perf_counter()
                 taps = await network.apply(plan)
                 took = time.perf_counter() - start
-                await network.undo(plan)
-                await asyncio.gather(*(close_tap(tap) for tap in taps))
+                await taken_back(network, plan, taps)
                 return took
 
         start = time.perf_counter()
@@ -392,22 +429,20 @@ async def test_twenty_at_once() -> None:
         assert [layouts.dump(one.pod) for one in sites] == before
 
 
-def test_on_uvloop_in_few_round_trips(site: Site) -> None:
+def test_on_uvloop_in_few_round_trips(site: Site, dataplane: str) -> None:
     async def run() -> tuple[int, float]:
         async with await PodNetwork.open(site.path) as network:
-            plan = await network.plan(seed=SEED)
+            plan = await network.plan(seed=SEED, dataplane=dataplane)
             taps = await network.apply(plan)
-            await network.undo(plan)
-            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await taken_back(network, plan, taps)
             # Once more, so that the next hop is known and the round trips are applying's alone.
-            plan = msgspec.structs.replace(await network.plan(seed=SEED))
-            plan = plan.resolved({hop.address: "02:00:00:00:00:99" for hop in plan.resolve})
+            plan = msgspec.structs.replace(await network.plan(seed=SEED, dataplane=dataplane))
+            plan = plan.resolved({(hop.index, hop.address): "02:00:00:00:00:99" for hop in plan.resolve})
             netlink = network._namespace.netlink
             before, start = netlink.round_trips, time.perf_counter()
             taps = await network.apply(plan)
             figures = netlink.round_trips - before, time.perf_counter() - start
-            await network.undo(plan)
-            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await taken_back(network, plan, taps)
             return figures
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
