@@ -11,8 +11,8 @@ import msgspec
 
 from shim.errors import InvalidRequest
 
-#: How a tap can be joined to a pod's interface.
-Dataplane = Literal["bridge", "mirror", "macvtap"]
+#: How a tap can be joined to a pod's interface; auto is the first of them that suits the interface.
+Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
@@ -45,7 +45,7 @@ class Engine(Section, frozen=True):
 class Network(Section, frozen=True):
     """`dataplane` says how a tap is joined to the pod's interface, where a pod has no wish of its own."""
 
-    dataplane: Dataplane = "bridge"
+    dataplane: Dataplane = "auto"
 
 
 class Guest(Section, frozen=True):

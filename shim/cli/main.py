@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from shim import __version__
+from shim.config import Dataplane
 from shim.errors import Fault, InvalidRequest, ShimError
 
 _USAGE_ERROR, _NODE_ERROR = 2, 1
+_DATAPLANE = click.Choice(get_args(Dataplane))
 
 
 class _Group(click.Group):
@@ -68,19 +71,27 @@ def show_config(config_path: Path | None) -> None:
 
 @main.command()
 @click.option("--netns", required=True, metavar="NAME|PATH", help="The namespace to read.")
-@click.option("--dataplane", type=click.Choice(["bridge"]), help="How the tap is joined to eth0.")
+@click.option("--dataplane", type=_DATAPLANE, help="How a tap is joined to its interface.")
+@click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="One to plan for; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_obj
-def plan(config_path: Path | None, netns: str, dataplane: str | None, as_json: bool) -> None:
+def plan(
+    config_path: Path | None, netns: str, dataplane: str | None, interfaces: tuple[str, ...], as_json: bool
+) -> None:
     """Read a namespace and print what would be done to it, and what the guest would be told. Touches nothing."""
     from shim import config
     from shim.cli import plan as command
 
-    click.echo(command.text(netns, dataplane or config.load(config_path).network.dataplane, as_json=as_json))
+    chosen = dataplane or config.load(config_path).network.dataplane
+    click.echo(command.text(netns, chosen, interfaces or None, as_json=as_json))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--netns", metavar="NAME|PATH", help="The namespace whose eth0 the guest takes over; none: no network.")
+@click.option(
+    "--netns", metavar="NAME|PATH", help="The namespace whose interfaces the guest takes over; none: no network."
+)
+@click.option("--dataplane", type=_DATAPLANE, help="How a tap is joined to its interface.")
+@click.option("--nics", metavar="LIST", help="Which interfaces: eth0,net1, or DEVICE=INTERFACE for a manifest's.")
 @click.option("--monitor", help="spt, hvt or qemu; default: what the kernel asks for.")
 @click.option("--guest", help="solo5 or linux; default: what the kernel is.")
 @click.option("--memory", metavar="MB", help="The guest's memory.")
@@ -92,6 +103,8 @@ def plan(config_path: Path | None, netns: str, dataplane: str | None, as_json: b
 def run(
     config_path: Path | None,
     netns: str | None,
+    dataplane: str | None,
+    nics: str | None,
     monitor: str | None,
     guest: str | None,
     memory: str | None,
@@ -104,7 +117,14 @@ def run(
     from shim import config
     from shim.cli import run as command
 
-    wishes = {"monitor": monitor, "guest": guest, "memory": memory, "cmdline": cmdline}
+    wishes = {
+        "monitor": monitor,
+        "guest": guest,
+        "memory": memory,
+        "cmdline": cmdline,
+        "dataplane": dataplane,
+        "nics": nics,
+    }
     sys.exit(
         command.foreground(
             config.load(config_path),

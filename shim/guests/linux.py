@@ -85,27 +85,52 @@ def _network(interfaces: tuple[GuestInterface, ...], hostname: str) -> list[str]
         # What the first NIC's own word has no field for; the device says its MTU too (virtio, VIRTIO_NET_F_MTU).
         rest = f"{hostname if position == 0 else ''}:eth{position}:none:{interface.mtu}"
         if interface.address6 is not None:
-            gateway = f"[{interface.gateway6}]" if interface.gateway6 else ""
+            gateway = f"[{interface.gateway6}]" if interface.gateway6 and _leads_everywhere(interface, 6) else ""
             address, prefix = interface.address6.ip, interface.address6.network.prefixlen
             others.append(f"ip=[{address}]::{gateway}:{prefix}:{rest}")
         if interface.address is not None and position > 0:
-            others.append(f"ip={_address4(interface, '')}:{rest}")
+            others.append(f"ip={_address4(interface)}:{rest}")
+        others += _routes(interface, f"eth{position}")
     # Names follow MACs, in whatever order the guest finds its NICs.
     names = [f"ifname=eth{position}:{interface.mac}" for position, interface in enumerate(interfaces)]
     words = [*(names if len(names) > 1 else ()), *others]
     first = interfaces[0]
     if first.address is not None:
-        words.append(f"ip={_address4(first, '')}:{hostname}:eth0:off")
+        words.append(f"ip={_address4(first)}:{hostname}:eth0:off")
     if others:
-        again = f"{_address4(first, _ZERO)}:{hostname or 'localhost'}:eth0:off" if first.address is not None else "off"
-        words.append(f"nfsaddrs={again}")
+        words.append(f"nfsaddrs={_again(first, hostname)}")
     return words
 
 
-def _address4(interface: GuestInterface, nothing: str) -> str:
-    """`client:server:gateway:netmask`, with `nothing` where there is none."""
+def _leads_everywhere(interface: GuestInterface, version: int) -> bool:
+    """Whether the gateway of that version of IP is the way to everything, and not to `routes` only."""
+    return not any(route.version == version for route in interface.routes)
+
+
+def _routes(interface: GuestInterface, device: str) -> list[str]:
+    """`rd.route=network:gateway:device`, which the kernel takes for a module's parameter and leaves alone."""
+    words = []
+    for route in interface.routes:
+        gateway = interface.gateway if route.version == 4 else interface.gateway6
+        if gateway is not None:
+            network, via = (str(route), str(gateway)) if route.version == 4 else (f"[{route}]", f"[{gateway}]")
+            words.append(f"rd.route={network}:{via}:{device}")
+    return words
+
+
+def _address4(interface: GuestInterface) -> str:
+    """`client:server:gateway:netmask`."""
     assert interface.address is not None
-    return f"{interface.address.ip}:{nothing}:{interface.gateway or nothing}:{interface.address.netmask}"
+    gateway = interface.gateway if interface.gateway and _leads_everywhere(interface, 4) else ""
+    return f"{interface.address.ip}::{gateway}:{interface.address.netmask}"
+
+
+def _again(first: GuestInterface, hostname: str) -> str:
+    """What the kernel itself is to know in the end. It has no word for a gateway that does not lead everywhere."""
+    if first.address is None:
+        return "off"
+    gateway = first.gateway or _ZERO
+    return f"{first.address.ip}:{_ZERO}:{gateway}:{first.address.netmask}:{hostname or 'localhost'}:eth0:off"
 
 
 def _check_count(count: int, limit: int, subject: str, remedy: str) -> None:

@@ -12,9 +12,11 @@ from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
-from shim.network.plan import TapOptions
+from shim.network.interfaces import candidates
+from shim.network.plan import make_plan
 from shim.network.pod import PodNetwork
 from shim.network.view import GuestInterface
+from shim.network.wiring import TapOptions
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
@@ -78,14 +80,7 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
     and the errors of `nics.match`.
     """
     if image.network == "none" or not netns:
-        if image.network == "required":
-            raise NetworkFault(
-                "the unikernel demands a network and its container has no pod network",
-                subject="io.unikernel.network",
-                remedy="run it in a pod with a network, or set the annotation to auto",
-            )
-        _match(image, ())
-        return Plumbed()
+        return _without(image)
     if image.kernel.net_devices == () and not image.nics:
         if image.network == "required":
             raise ImageFault(
@@ -104,12 +99,17 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             remedy="choose bridge or mirror",
         )
     async with await PodNetwork.open(Path(netns)) as network:
-        plan = await network.plan(
-            dataplane=dataplane,
+        layout = await network.layout()
+        nics = _match(image, candidates(layout))
+        if not nics:
+            return _without(image)
+        plan = make_plan(
+            layout,
             seed=record.sandbox,
+            dataplane=dataplane,
             tap=TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None),
+            interfaces=tuple(nic.interface for nic in nics),
         )
-        nics = _match(image, tuple(interface.name for interface in plan.guest))
         notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
         for note in filter(None, notes):
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
@@ -119,9 +119,21 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
     return Plumbed(
         interfaces=plan.guest,
         devices=tuple(nic.device for nic in nics),
-        names=tuple(tap.link for tap in plan.taps),
+        names=tuple(nic.tap for nic in plan.nics),
         taps=tuple(taps),
     )
+
+
+def _without(image: Unikernel) -> Plumbed:
+    """No NIC. Raises NetworkFault where a network is demanded, ImageFault where the kernel has devices for one."""
+    if image.network == "required":
+        raise NetworkFault(
+            "the unikernel demands a network and its container has no pod network",
+            subject="io.unikernel.network",
+            remedy="run it in a pod with a network, or set the annotation to auto",
+        )
+    _match(image, ())
+    return Plumbed()
 
 
 def _match(image: Unikernel, offered: tuple[str, ...]) -> tuple[Assignment, ...]:

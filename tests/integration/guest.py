@@ -1,13 +1,18 @@
 """The guest the tests boot: Debian's cloud kernel with an initrd of busybox and an init of our own.
 
-The init configures eth0 from the kernel's command line (`ip=`, the kernel's own grammar, which this kernel was built
-without: Documentation/admin-guide/nfs/nfsroot.rst) and serves, on port 80, a page that only this boot of this guest
-could give. On request it does things from inside: the network must be tested both ways.
+The init configures the NICs from the kernel's command line: `ip=` in the kernel's own grammar, which this kernel was
+built without (Documentation/admin-guide/nfs/nfsroot.rst), and in dracut's, with `ifname=` (dracut.cmdline(7)). On port
+80, over both versions of IP, it serves a page that only this boot of this guest could give. On request it does things
+from inside: the network must be tested both ways.
 
-    GET /                        the page: boot id, address, MAC, kernel, command line; `key: value` lines
+    GET /                        the page: boot id, addresses, MAC, kernel, command line; `key: value` lines
     GET /cgi-bin/fetch?ADDRESS   the guest fetches / of ADDRESS, port 80, and returns what it got
     GET /cgi-bin/ping?ADDRESS    the guest pings ADDRESS, once
-    GET /cgi-bin/show            addresses, routes and neighbours as the guest sees them
+    GET /cgi-bin/show            links, addresses, routes and neighbours as the guest sees them, and what of virtio each
+                                 NIC has negotiated, as a line `features NIC: 0110…`, bit 0 first
+    GET /cgi-bin/blob?KIBIBYTES  so much at random, the same again for the same number
+    GET /cgi-bin/sum?KIBIBYTES   the SHA-256 of that
+    POST /cgi-bin/sum            the SHA-256 of what was posted
 
 Words of the command line that it obeys: `harness.poweroff=SECONDS` powers off after so long (0: at once, with no
 network), `harness.crash` panics. What it prints on the console begins with `guest:`; `guest: ready` comes last.
@@ -59,22 +64,57 @@ after=$(word harness.poweroff)
 [ "$after" = 0 ] && off
 for m in $($b cat /modules/order); do $b insmod /modules/$m.ko || echo "guest: no $m"; done
 $b ip link set lo up
-# client:server:gateway:netmask:hostname:device:autoconf
-ip=$(word ip)
-if [ -n "$ip" ] && [ -e /sys/class/net/eth0 ]; then
-    IFS=: read -r address server gateway mask host device rest <<END
-$ip
-END
-    $b ip link set eth0 up
-    $b ifconfig eth0 "$address" netmask "${mask:-255.255.255.0}"
-    [ -n "$gateway" ] && $b ip route add default via "$gateway"
-    [ -n "$host" ] && $b hostname "$host"
-fi
-[ -e /sys/class/net/eth0 ] || echo "guest: no eth0"
+every() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; esac; done; }
+# NAME:MAC; by way of other names, since one's new name can be another's old one
+for word in $(every ifname); do
+    for device in /sys/class/net/*; do
+        [ "$($b cat $device/address)" = "${word#*:}" ] && $b ip link set "${device##*/}" name "x${word%%:*}"
+    done
+done
+for word in $(every ifname); do $b ip link set "x${word%%:*}" name "${word%%:*}"; done
+for device in /sys/class/net/eth*; do
+    [ -e "$device" ] || { echo "guest: no eth0"; continue; }
+    for name in accept_dad dad_transmits accept_ra; do
+        echo 0 > /proc/sys/net/ipv6/conf/${device##*/}/$name
+    done
+    $b ip link set "${device##*/}" up
+done
+# client:server:gateway:netmask:hostname:device:autoconf:mtu, IPv6 addresses in brackets
+configure() {
+    rest=$1
+    set --
+    while :; do
+        case $rest in
+            "["*) one=${rest#?}; one=${one%%"]"*}; rest=${rest#*"]"};;
+            *) one=${rest%%:*}; rest=${rest#"$one"};;
+        esac
+        set -- "$@" "$one"
+        [ -n "$rest" ] || break
+        rest=${rest#:}
+    done
+    [ -n "$8" ] && $b ip link set "$6" mtu "$8"
+    case $1 in
+        *:*) $b ip -6 address add "$1/$4" dev "$6"; family=-6; [ "$6" = eth0 ] && address6=$1;;
+        ?*) $b ifconfig "$6" "$1" netmask "${4:-255.255.255.0}"; family=-4; [ "$6" = eth0 ] && address=$1;;
+    esac
+    [ -n "$3" ] && $b ip $family route add default via "$3" dev "$6" metric $((100 + ${6#eth}))
+    [ -n "$5" ] && $b hostname "$5"
+}
+for word in $(every ip); do configure "$word"; done
+# network:gateway:device, IPv6 in brackets
+for word in $(every rd.route); do
+    device=${word##*:}; word=${word%:*}
+    case $word in
+        "["*) network=${word%%"]"*}; via=${word##*"["}; family=-6;;
+        *) network=${word%:*}; via=${word##*:}; family=-4;;
+    esac
+    $b ip $family route add "${network#"["}" via "${via%"]"}" dev "$device"
+done
 {
     echo "unikernel: yes"
     echo "boot: $($b cat /proc/sys/kernel/random/boot_id)"
     echo "address: ${address:-none}"
+    echo "address6: ${address6:-none}"
     echo "mac: $($b cat /sys/class/net/eth0/address 2>/dev/null || echo none)"
     echo "kernel: $($b cat /proc/version)"
     echo "cmdline: $(cat_cmdline)"
@@ -83,6 +123,7 @@ fi
 echo "guest: $($b grep boot: /www/index.html)"
 $b ip address show
 $b ip route show
+$b ip -6 route show
 $b httpd -h /www -p 80
 echo "guest: ready"
 if [ -n "$after" ]; then $b sleep "$after"; off; fi
@@ -93,7 +134,20 @@ _CGI = "#!/bin/busybox sh\nb=/bin/busybox\nprintf 'Content-Type: text/plain\\r\\
 # Not wget: a static busybox's needs name-service files even for an address.
 _FETCH = _CGI + "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | $b nc -w 5 \"$QUERY_STRING\" 80 2>&1 || echo failed\n"
 _PING = _CGI + '$b ping -c 1 -W 3 "$QUERY_STRING" 2>&1 && echo ok || echo failed\n'
-_SHOW = _CGI + "$b ip address show; $b ip route show; $b cat /proc/net/arp\n"
+_SHOW = (
+    _CGI
+    + """$b ip address show; $b ip route show; $b ip -6 route show; $b ip neigh show
+for device in /sys/class/net/eth*; do echo "features ${device##*/}: $($b cat $device/device/features)"; done
+"""
+)
+_BLOB = (
+    _CGI
+    + """file=/tmp/blob.$QUERY_STRING
+[ -e $file ] || $b dd if=/dev/urandom of=$file bs=1024 count="$QUERY_STRING" 2>/dev/null
+"""
+)
+_SUM = """if [ "$REQUEST_METHOD" = POST ]; then $b head -c "$CONTENT_LENGTH" | $b sha256sum; exit; fi
+"""
 
 
 def kernel() -> Path:
@@ -140,6 +194,8 @@ def initrd(*, more_modules: bool = False, files: Mapping[str, bytes] | None = No
         "www/cgi-bin/fetch": _FETCH.encode(),
         "www/cgi-bin/ping": _PING.encode(),
         "www/cgi-bin/show": _SHOW.encode(),
+        "www/cgi-bin/blob": (_BLOB + "$b cat $file\n").encode(),
+        "www/cgi-bin/sum": (_CGI + _SUM + _BLOB.removeprefix(_CGI) + "$b sha256sum $file\n").encode(),
         "modules/order": "\n".join(Path(name).name for name in names).encode(),
         **{f"modules/{Path(name).name}.ko": _module(name) for name in names},
         **{name.lstrip("/"): data for name, data in (files or {}).items()},

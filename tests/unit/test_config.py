@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from shim import config
 from shim.errors import InvalidRequest
+from shim.network.interfaces import AUTO, DATAPLANES
 
 
 def test_an_empty_file_is_all_defaults() -> None:
@@ -15,6 +17,10 @@ def test_an_empty_file_is_all_defaults() -> None:
     assert found == config.Config()
     assert found.grpc_socket == Path("/run/unikernel-shim/shim.sock")
     assert found.ttrpc_socket == Path("/run/unikernel-shim/shim.ttrpc")
+
+
+def test_every_dataplane_there_is_can_be_chosen() -> None:
+    assert get_args(config.Dataplane) == (AUTO, *DATAPLANES)
 
 
 def test_settings_are_read() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -38,6 +38,24 @@ _SIX = GuestInterface(
 )
 _NET1 = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address=IPv4Interface("192.168.7.9/24"))
 _NET1_SIX = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address6=IPv6Interface("fd07::9/64"))
+_SOMEWHERE = GuestInterface(
+    name="eth0",
+    mac=_ETH0.mac,
+    mtu=1500,
+    address=_ETH0.address,
+    gateway=_ETH0.gateway,
+    routes=(IPv4Network("172.16.0.0/12"),),
+)
+_ROUTED = GuestInterface(
+    name="net1",
+    mac="02:00:00:00:00:02",
+    mtu=1500,
+    address=_NET1.address,
+    gateway=IPv4Address("192.168.7.1"),
+    address6=_NET1_SIX.address6,
+    gateway6=IPv6Address("fe80::1"),
+    routes=(IPv4Network("172.16.0.0/12"), IPv6Network("fd08::/16")),
+)
 _NAMES = "ifname=eth0:02:00:00:00:00:01 ifname=eth1:02:00:00:00:00:02"
 
 _SPACES = " \t\n\v\f\r\xa0"
@@ -102,6 +120,18 @@ def line(spec: GuestSpec) -> str:
             f"{_ALWAYS} {_NAMES} ip=[fd07::9]:::64::eth1:none:9000"
             " ip=10.1.2.3:::255.255.255.248::eth0:off"
             " nfsaddrs=10.1.2.3:0.0.0.0:0.0.0.0:255.255.255.248:localhost:eth0:off",
+        ),
+        (
+            GuestSpec(interfaces=(_ETH0, _ROUTED), hostname="h"),
+            f"{_ALWAYS} {_NAMES} ip=[fd07::9]:::64::eth1:none:1500 ip=192.168.7.9:::255.255.255.0::eth1:none:1500"
+            " rd.route=172.16.0.0/12:192.168.7.1:eth1 rd.route=[fd08::/16]:[fe80::1]:eth1"
+            " ip=10.1.2.3::10.1.2.1:255.255.255.248:h:eth0:off"
+            " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:h:eth0:off",
+        ),
+        (
+            GuestSpec(interfaces=(_SOMEWHERE,), hostname="h"),
+            f"{_ALWAYS} rd.route=172.16.0.0/12:10.1.2.1:eth0 ip=10.1.2.3:::255.255.255.248:h:eth0:off"
+            " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:h:eth0:off",
         ),
         (
             GuestSpec(interfaces=(_NO_ADDRESS, _NET1)),

@@ -103,7 +103,7 @@ def test_unknown_keys(key: str, hint: str) -> None:
     ("key", "value", "why"),
     [
         ("network", "maybe", "choose one of auto, none, required"),
-        ("dataplane", "tc", "'tc' is not a choice; choose one of bridge, mirror, macvtap"),
+        ("dataplane", "tc", "'tc' is not a choice; choose one of auto, bridge, mirror, macvtap"),
         ("nics", "a=", "'a=' is not a list of NICs; write service=net1,management=eth0 .* eth0,net1"),
         ("memory", "abc", "'abc' is not an amount"),
         ("block", "data=/data.img", "not supported yet"),
