@@ -8,7 +8,7 @@ import msgspec
 
 from shim.network.edge import Answer, Hop, Steer
 from shim.network.layout import Layout, Link
-from shim.network.routing import Ways
+from shim.network.routing import Way, Ways
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,17 +41,18 @@ def hops(layout: Layout, link: Link, gateways: tuple[str, ...]) -> tuple[Hop, ..
     )
 
 
-def steers(found: Ways, gateways: tuple[str, ...], direct: int | None, everywhere: str) -> tuple[Steer, ...]:
-    """Each way's next hop, by its place in `gateways`; what is on the link goes to `direct`, since the virtual router
-    cannot ask for its neighbours; what no way leads to, of `everywhere`, goes nowhere. A way that says what the default
-    says already is left out, where all do."""
-    made = [
-        Steer(
-            network=way.network,
-            hop=None if way.refuses else gateways.index(way.gateway) if way.gateway else direct,
-        )
-        for way in found.ways
-    ]
+def steers(found: Ways, gateways: tuple[str, ...], everywhere: str) -> tuple[Steer, ...]:
+    """Each way's next hop, by its place in `gateways`; what is on the link goes to the first, since the virtual router
+    cannot ask for its neighbours, or to itself where it is a next hop; what no way leads to, of `everywhere`, goes
+    nowhere. A way that says what the default says already is left out, where all do."""
+
+    def hop(way: Way) -> int | None:
+        if way.refuses or not gateways:
+            return None
+        gateway = way.gateway or way.network.partition("/")[0]
+        return gateways.index(gateway) if gateway in gateways else 0
+
+    made = [Steer(network=way.network, hop=hop(way)) for way in found.ways]
     if not any(steer.network == everywhere for steer in made):
         made.append(Steer(network=everywhere, hop=None))
     return tuple(made[-1:] if len({steer.hop for steer in made}) == 1 else made)

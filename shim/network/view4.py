@@ -3,11 +3,10 @@
 What is on-link is what a route says, never what a prefix suggests. Three cases:
 
 - it is true as it stands: address, prefix and gateway are handed over;
-- the prefix is true, but one gateway is not the whole truth (static routes by other next hops, routes that refuse):
-  the virtual router answers for the gateway and sends on by the pod's routes;
-- the prefix is not true (a /32, a gateway off the link, a connected route that was taken away): the guest keeps its
-  prefix where its address is a host of it, else gets the smallest in which it is, and the virtual router answers for
-  every other address.
+- the prefix is true, but one gateway in it is not the whole truth (static routes by other next hops, routes that
+  refuse, a gateway off the link): the virtual router answers for the gateway and sends on by the pod's routes;
+- the prefix is not true (a /32, a connected route that was taken away): the guest keeps its prefix where its address
+  is a host of it, else gets the smallest in which it is, and the virtual router answers for every other address.
 """
 
 from __future__ import annotations
@@ -73,10 +72,11 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         return _isolated(address, found, link, notes)
 
     _note_refusals(found, gateways, default is not None, notes)
-    if true and network is not None:
-        told, answers = network, (Answer(network=f"{true}/32", mac=router),)
-        gateway = true
-        _note_links(found, network, True, link, notes)
+    if network is not None and _host(own, network):
+        told, gateway = network, true or str(_alias(own, network))
+        answers = (Answer(network=f"{gateway}/32", mac=router),)
+        if not true:
+            notes.append(f"{gateway} is out of the guest's reach: it stands for the gateway {next_hop}")
     else:
         told = _answered_prefix(address)
         others = [host for host in (told.network_address + 1, told.network_address + 2) if host != own]
@@ -85,9 +85,7 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         if told.prefixlen != address.prefix:
             edges = f"{told.network_address} and {told.broadcast_address}"
             notes.append(f"{edges} are out of the guest's reach: they are the edges of {told}")
-        if network is not None:
-            notes.append(f"neighbours in {network} are reached through the gateway")
-        _note_links(found, told, True, link, notes)
+    _note_links(found, told, True, link, notes)
     exceptions = tuple(
         answer for answer in pinned(layout, link, told) if answer.network.partition("/")[0] not in (*gateways, gateway)
     )
@@ -98,7 +96,7 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         router=router,
         answers=(*answers, *exceptions),
         hops=() if layer3(link) else hops(layout, link, gateways),
-        steers=() if layer3(link) else steers(found, gateways, 0 if default is not None else None, "0.0.0.0/0"),
+        steers=() if layer3(link) else steers(found, gateways, "0.0.0.0/0"),
         beyond=beyond(found),
         notes=tuple(notes),
     )
@@ -115,7 +113,7 @@ def _isolated(address: Address, found: Ways, link: Link, notes: list[str]) -> To
             remedy="give the interface a prefix with a connected route, or a route with a gateway",
         )
     notes.append(f"{link.name} has {address} and no route, so the guest reaches nobody there")
-    return Told(address=f"{address.address}/{address.prefix}", notes=tuple(notes))
+    return Told(address=f"{address.address}/32", notes=tuple(notes))
 
 
 def _note_refusals(found: Ways, gateways: tuple[str, ...], anywhere: bool, notes: list[str]) -> None:
@@ -162,6 +160,12 @@ def _expressible(gateway: str, own: IPv4Address, network: IPv4Network) -> bool:
         return False
     other = IPv4Address(gateway)
     return other in network and _host(other, network) and other != own
+
+
+def _alias(own: IPv4Address, network: IPv4Network) -> IPv4Address:
+    """An address for the virtual router among real neighbours: the one that is given out last."""
+    last = network.broadcast_address - 1
+    return last if last != own else last - 1
 
 
 def _answered_prefix(address: Address) -> IPv4Network:

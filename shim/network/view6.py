@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
+from shim.errors import NetworkFault
 from shim.network import rtnetlink as rt
 from shim.network.edge import Answer
 from shim.network.interfaces import layer3
@@ -32,18 +33,24 @@ def identity(layout: Layout, link: Link) -> Address | None:
 
 
 def view(layout: Layout, link: Link, address: Address, found: Ways, router: str) -> Told:
-    """Decide; `router` is the virtual router's MAC."""
+    """Decide; `router` is the virtual router's MAC. Raises NetworkFault for what can be neither told nor carried."""
     notes = list(found.notes)
     default, gateways = found.default, found.gateways
     network = None if layer3(link) else _on_link_network(address, found)
     told = str(IPv6Interface((address.address, network.prefixlen if network is not None else 128)))
     for way in found.ways:
-        on_link = not (way.gateway or way.refuses or way.default)
-        if on_link and (network is None or not IPv6Network(way.network).subnet_of(network)):
-            if not gateways and way.network.partition("/")[0] != address.address:
-                notes.append(f"{way.network} is on the link, which the guest is not told")
-            elif IPv6Network(way.network).prefixlen < 128:
-                notes.append(f"{way.network} is reached through the gateway, not directly")
+        more = not (way.gateway or way.refuses or way.default or way.network.partition("/")[0] == address.address)
+        if not more or (network is not None and IPv6Network(way.network).subnet_of(network)):
+            continue
+        if not gateways:
+            raise NetworkFault(
+                f"{way.network} is on {link.name}'s link and not in {told}, "
+                "which without a gateway a guest cannot express",
+                subject=link.name,
+                remedy="give the interface a prefix with a connected route, or a route with a gateway",
+            )
+        if IPv6Network(way.network).prefixlen < 128:
+            notes.append(f"{way.network} is reached through the gateway, not directly")
     next_hop = gateways[0] if gateways else ""
     refusing = [way for way in found.ways if way.refuses]
     if not layer3(link) and len(gateways) <= 1 and not refusing and (default is not None or not gateways):
@@ -60,7 +67,7 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
             )
     notes += [f"what the guest sends to {way.network} is dropped, as a route says" for way in refusing]
     alias = str(link_local(router))
-    made = steers(found, gateways, 0 if default is not None and default.gateway else None, "::/0")
+    made = steers(found, gateways, "::/0")
     return Told(
         address=told,
         gateway=alias,

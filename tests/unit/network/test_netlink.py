@@ -14,11 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
+from shim.errors import Bug
 from shim.network import rtnetlink as rt
-from shim.network.layout import Layout, from_messages
+from shim.network.edge import Edge
+from shim.network.layout import Dumps, Layout, Rule, from_messages
 from shim.network.netlink import Netlink, NetlinkError, Request, _batches
-from shim.network.operations import AnswerFor, CreateBridge, Enslave
+from shim.network.operations import AddNeighbour, AttachProgram, CreateBridge, Enslave, SetAlias
+from shim.network.program import Path
 from shim.network.rtnetlink import Flag, Kind, Message
 
 
@@ -30,8 +34,9 @@ def parse(kind: Any, body: bytes) -> Any:
 
 
 def test_bridge_as_another_parser_reads_it() -> None:
-    operation = CreateBridge(index=7, link="br0", mac="02:00:00:00:00:01", mtu=1400, alias="mark")
-    creation, alias = operation.encode()
+    operation = CreateBridge(index=7, link="br0", mac="02:00:00:00:00:01", mtu=1400)
+    (creation,) = operation.encode()
+    (alias,) = SetAlias(index=7, link="br0", alias="mark").encode()
     message = parse(ifinfmsg, creation.body)
     assert message["index"] == 7
     assert message.get_attr("IFLA_IFNAME") == "br0"
@@ -44,12 +49,21 @@ def test_bridge_as_another_parser_reads_it() -> None:
     assert parse(ifinfmsg, port.body).get_attr("IFLA_MASTER") == 7
 
 
-def test_answers_as_another_parser_reads_them() -> None:
-    operation = AnswerFor(index=7, link="br0", network="10.1.2.0/29", own="10.1.2.3", mac="02:00:00:00:00:01")
-    messages = [parse(ndmsg, request.body) for request in operation.encode()]
-    assert [m.get_attr("NDA_DST") for m in messages] == [f"10.1.2.{n}" for n in (1, 2, 4, 5, 6)]
-    assert {m.get_attr("NDA_LLADDR") for m in messages} == {"02:00:00:00:00:01"}
-    assert {m["state"] for m in messages} == {rt.NUD_PERMANENT}
+def test_neighbours_as_another_parser_reads_them() -> None:
+    (request,) = AddNeighbour(index=7, link="eth0", address="10.1.2.1", mac="02:00:00:00:00:01").encode()
+    message = parse(ndmsg, request.body)
+    assert (message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")) == ("10.1.2.1", "02:00:00:00:00:01")
+    assert message["state"] == rt.NUD_PERMANENT
+
+
+def test_programs_as_another_parser_reads_them() -> None:
+    operation = AttachProgram(index=7, link="eth0", place="ingress", side="wire", edge=Edge(), path=Path())
+    (request,) = operation.encode_with(9)
+    message = parse(tcmsg, request.body)
+    assert (message["index"], message["parent"], message["handle"]) == (7, rt.INGRESS, 1)
+    assert message.get_attr("TCA_KIND") == "bpf"
+    with pytest.raises(Bug, match="by its descriptor"):
+        operation.encode()
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40)), max_size=8))
@@ -85,10 +99,29 @@ def test_layout_from_messages() -> None:
     label = rt.ROUTE.pack(28, 20, 0, 0, 254, 3, 0, 1, 0) + rt.attribute(rt.Rta.DST, bytes(4))  # AF_MPLS
     cached = rt.ROUTE.pack(2, 32, 0, 0, 254, 3, 0, 1, rt.RTM_F_CLONED) + rt.attribute(rt.Rta.DST, bytes(4))
     routes = one(route) + one(label) + one(cached)
-    found: Layout = from_messages(one(link), one(address), routes, one(entry) + one(forwarding))
+    rule = rt.RULE.pack(2, 0, 32, 0, 7, 1, 0) + rt.attribute(rt.Fra.SRC, bytes((10, 0, 0, 2)))
+    rule += rt.u32(rt.Fra.PRIORITY, 100) + rt.u32(rt.Fra.TABLE, 700) + rt.u32(rt.Fra.SUPPRESS_PREFIXLEN, 0xFFFFFFFF)
+    marked = rt.RULE.pack(2, 0, 0, 0, 7, 1, 0) + rt.u32(rt.Fra.FWMARK, 9)
+    discipline = rt.TRAFFIC.pack(0, 2, rt.CLSACT_HANDLE, rt.TC_H_CLSACT, 0) + rt.text(rt.Tca.KIND, "clsact")
+    root = rt.TRAFFIC.pack(0, 2, 0, 0xFFFFFFFF, 0) + rt.text(rt.Tca.KIND, "noqueue")
+    found: Layout = from_messages(
+        Dumps(
+            links=one(link),
+            addresses=one(address),
+            routes=routes,
+            neighbours=one(entry) + one(forwarding),
+            rules=one(rule) + one(marked),
+            disciplines=one(root) + one(discipline),
+        )
+    )
+    assert found.rules == (
+        Rule(version=4, priority=100, source="10.0.0.2/32", table=700),
+        Rule(version=4, priority=0, table=7, narrow=True),
+    )
     assert len(found.routes) == 1
     eth0 = found.link("eth0")
     assert eth0 is not None and (eth0.kind, eth0.mtu, eth0.mac) == ("veth", 1450, "02:00:5e:10:00:02")
+    assert eth0.filters == "clsact"
     assert str(found.addresses[0]) == "10.0.0.2 peer 10.0.0.1/32" and found.addresses[0].raw == address
     assert (found.routes[0].default, found.routes[0].gateway, found.routes[0].mtu) == (True, "10.0.0.1", 1400)
     assert len(found.neighbours) == 1 and not found.neighbours[0].valid, "an entry without a MAC is no answer"
