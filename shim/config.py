@@ -77,6 +77,12 @@ class Monitors(Section, frozen=True):
     qemu: Qemu = Qemu()
 
 
+class Metrics(Section, frozen=True):
+    """`listen` is where Prometheus fetches metrics: HOST:PORT, `unix:` and a path, or "" for nowhere."""
+
+    listen: str = ""
+
+
 class Config(Section, frozen=True):
     """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700."""
 
@@ -88,6 +94,7 @@ class Config(Section, frozen=True):
     network: Network = Network()
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
+    metrics: Metrics = Metrics()
 
     @property
     def grpc_socket(self) -> Path:

@@ -25,9 +25,11 @@ from shim.process.spawn import run, seal_inherited
 from shim.rpc.forward import ask_version, sender
 from shim.rpc.grpc_server import GrpcServer
 from shim.rpc.namespaced import NamespacedDoors
+from shim.rpc.scrapes import ScrapeServer
 from shim.rpc.service import Service, from_descriptor
 from shim.rpc.ttrpc_server import TtrpcServer
 from shim.sandbox.adoption import adopt_all
+from shim.sandbox.checks import Checker
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
@@ -36,9 +38,10 @@ from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
 from shim.services.controller import ControllerService
 from shim.services.destinations import Destinations
+from shim.services.inspection import InspectionService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
-from shim.wire import courier_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
+from shim.wire import courier_pb2, inspection_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
 
 _log = log.get(__name__)
 
@@ -91,7 +94,9 @@ async def _serve(config: Config) -> None:
     node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"))
     sandboxes = Sandboxes(node)
     await adopt_all(node, sandboxes)
-    doors = _doors(config, sandboxes)
+    checker = Checker()
+    doors = _doors(config, sandboxes, checker)
+    scrapes = await _scrapes(config, sandboxes, checker)
     try:
         await doors.grpc.start(config.grpc_socket)
         await doors.ttrpc.start(config.ttrpc_socket)
@@ -109,6 +114,8 @@ async def _serve(config: Config) -> None:
         await asyncio.gather(
             *(door.stop(config.stop_grace) for door in (doors.ttrpc, doors.namespaced, doors.grpc)),
         )
+        if scrapes is not None:
+            await scrapes.stop()
         await publisher.close(config.stop_grace)
         node.reaper.stop()
 
@@ -122,7 +129,18 @@ class _Doors:
     grpc: GrpcServer
 
 
-def _doors(config: Config, sandboxes: Sandboxes) -> _Doors:
+async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker) -> ScrapeServer | None:
+    """Where metrics are fetched from, listening; None where none is configured: then nothing of it is even loaded."""
+    if not config.metrics.listen:
+        return None
+    from shim import metrics
+
+    server = ScrapeServer(metrics.exposition(sandboxes, checker))
+    await server.start(config.metrics.listen)
+    return server
+
+
+def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
@@ -141,4 +159,9 @@ def _doors(config: Config, sandboxes: Sandboxes) -> _Doors:
         ControllerService(sandboxes, config),
         cancellable={"Wait"},
     )
-    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller)))
+    inspection = from_descriptor(
+        inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
+        InspectionService(sandboxes, checker),
+        cancellable={"List", "Inspect", "Check"},
+    )
+    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)))

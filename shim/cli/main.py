@@ -86,6 +86,36 @@ def plan(
     click.echo(command.text(netns, chosen, interfaces or None, as_json=as_json))
 
 
+@main.command()
+@click.argument("pod")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.pass_obj
+def inspect(config_path: Path | None, pod: str, as_json: bool) -> None:
+    """Print what the service knows of POD: NAME, NAMESPACE/NAME, or the beginning of a sandbox's id."""
+    from shim import config
+    from shim.cli import inspect as command
+
+    click.echo(command.text(config.load(config_path), pod, as_json=as_json), nl=False)
+
+
+@main.command()
+@click.argument("pod")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_obj
+def check(config_path: Path | None, pod: str, as_json: bool) -> None:
+    """Prove that POD's guest answers, that its gateway does, and that the router knows the guest by its MAC.
+
+    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's id. Exits with 0 when nothing is wrong, 1 when
+    something is, 2 when there is no such pod or nothing in it to be checked.
+    """
+    from shim import config
+    from shim.cli import check as command
+
+    text, failed = command.run(config.load(config_path), pod, as_json=as_json)
+    click.echo(text, nl=False)
+    sys.exit(_NODE_ERROR if failed else 0)
+
+
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option(
     "--netns", metavar="NAME|PATH", help="The namespace whose interfaces the guest takes over; none: no network."

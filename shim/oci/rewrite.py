@@ -23,6 +23,8 @@ KERNEL = Path("/unikernel/kernel")
 INITRD = Path("/unikernel/initrd")
 
 _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
+_SANDBOX_NAME = "io.kubernetes.cri.sandbox-name"
+_SANDBOX_NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _CONTAINER_NAME = "io.kubernetes.cri.container-name"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -57,6 +59,12 @@ def sandbox_id(spec: Spec) -> str:
 def container_name(spec: Spec) -> str:
     """What the pod calls the container, the same in each of its lives, or "" outside a pod."""
     return annotations_of(spec).get(_CONTAINER_NAME, "")
+
+
+def pod_name(spec: Spec) -> tuple[str, str]:
+    """Kubernetes' namespace and the pod's name in it, as containerd's CRI plugin notes them, "" outside a pod."""
+    found = annotations_of(spec)
+    return found.get(_SANDBOX_NAMESPACE, ""), found.get(_SANDBOX_NAME, "")
 
 
 def is_sandbox(spec: Spec) -> bool:

@@ -28,8 +28,9 @@ from shim.errors import (
     Unsupported,
     WrongState,
 )
+from shim.network.check import Report
 from shim.oci.engine import Engine
-from shim.oci.rewrite import Spec, container_name, namespace_path
+from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
 from shim.process import pidfd
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
@@ -73,6 +74,8 @@ class Container:
         self.init = Process(record.container, record.streams)
         self.execs: dict[str, Process] = {}
         self.stderr: Overheard | None = None
+        #: What the last check of its guest found.
+        self.checked: Report | None = None
         self._exec_specs: dict[str, bytes] = {}
         self._killed_by = 0
         self._spec = spec
@@ -93,6 +96,16 @@ class Container:
     def name(self) -> str:
         """What the pod calls the container in each of its lives, "" outside Kubernetes."""
         return container_name(self._spec)
+
+    @property
+    def pod_name(self) -> tuple[str, str]:
+        """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
+        return pod_name(self._spec)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What its init runs; a unikernel's is its monitor."""
+        return tuple(str(word) for word in self._spec["process"].get("args") or ())
 
     @property
     def netns(self) -> str | None:

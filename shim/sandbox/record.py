@@ -43,6 +43,8 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     netns: str
     plan: Plan
+    took: float = 0.0
+    """Seconds from the first look at the namespace until all was plumbed; 0 where that is not known."""
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True):

@@ -50,6 +50,19 @@ class Sandbox:
         return self.pod is None
 
     @property
+    def pod_name(self) -> tuple[str, str]:
+        """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
+        if self.pod is not None:
+            return self.pod.namespace, self.pod.name
+        return next((held.pod_name for held in self.containers.values()), ("", ""))
+
+    @property
+    def unikernel(self) -> Container | None:
+        """The unikernel among its containers; of several lives the one that has not ended."""
+        found = [held for held in self.containers.values() if held.record.unikernel]
+        return min(found, key=lambda held: held.init.status is Status.STOPPED, default=None)
+
+    @property
     def directory(self) -> Path:
         """Where what belongs to the sandbox alone is kept."""
         return self.node.sandbox_dir(self.namespace, self.id)

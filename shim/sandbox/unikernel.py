@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -98,6 +99,7 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             subject="io.unikernel.dataplane" if image.dataplane else "network.dataplane",
             remedy="choose bridge or mirror",
         )
+    begun = time.monotonic()
     async with await PodNetwork.open(Path(netns)) as network:
         layout = await network.layout()
         nics = _match(image, candidates(layout))
@@ -116,6 +118,8 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
         taps = await network.apply(plan)
+        # Whatever is journalled next carries it there.
+        record.plumbing = PodPlan(netns=netns, plan=plan, took=time.monotonic() - begun)
     return Plumbed(
         interfaces=plan.guest,
         devices=tuple(nic.device for nic in nics),

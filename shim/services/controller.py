@@ -6,11 +6,13 @@ import os
 import platform
 from typing import Any
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from shim.config import Config
 from shim.errors import InvalidRequest, Unsupported
 from shim.rpc.service import Call
+from shim.sandbox.description import describe
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
@@ -105,6 +107,8 @@ class ControllerService:
             info = {
                 "netns": sandbox.pod.netns if sandbox.pod else "",
                 "containers": " ".join(sorted(sandbox.containers)),
+                # crictl inspectp shows each value that is JSON as such.
+                "unikernel-shim": msgspec.json.encode(describe(sandbox)).decode(),
             }
         return pb.ControllerStatusResponse(
             sandbox_id=sandbox.id,

@@ -29,13 +29,16 @@ class Daemon(Server):
 
 
 def configuration(node: Node, run_dir: Path) -> str:
-    """The node's settings as TOML: top-level keys and the tables `log` and `containerd`."""
+    """The node's settings as TOML: top-level keys and the tables `log`, `metrics` and `containerd`."""
     return f"""\
 run_dir = "{run_dir}"
 
 [log]
 level = "debug"
 format = "json"
+
+[metrics]
+listen = "unix:{run_dir / "metrics.sock"}"
 
 [containerd]
 address = "{node.base / "containerd.sock"}"

@@ -26,6 +26,7 @@ from shim.wire import (
     courier_pb2,
     cri_v1_pb2,
     events_pb2,
+    inspection_pb2,
     rpc_status_pb2,
     runc_options_pb2,
     runtime_sandbox_v1_pb2,
@@ -82,6 +83,7 @@ _SERVICES = {
     "containerd.services.events.ttrpc.v1.Events": (services_events_ttrpc_v1_pb2, ["Forward"]),
     "containerd.services.version.v1.Version": (services_version_v1_pb2, ["Version"]),
     "io.unikernel.shim.v1.Bootstrap": (courier_pb2, ["Run"]),
+    "io.unikernel.shim.v1.Inspection": (inspection_pb2, ["List", "Inspect", "Check"]),
 }
 
 # number: (name, type), read off containerd's and its peers' own files.

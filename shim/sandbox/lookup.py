@@ -1,0 +1,53 @@
+"""Which sandbox an operator means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from shim.errors import InvalidRequest, NotFound
+from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.state import Status
+
+_SHOWN = 12  # characters of an id that people are shown
+
+
+def find(sandboxes: Iterable[Sandbox], wanted: str) -> Sandbox:
+    """The sandbox of that id, NAMESPACE/NAME, NAME, or beginning of an id: the first of these that fits any.
+
+    Raises NotFound, and InvalidRequest where several fit; one that has ended counts only where no other does.
+    """
+    if not wanted:
+        raise InvalidRequest("no pod is named", remedy="give NAME, NAMESPACE/NAME or the beginning of a sandbox's id")
+    everyone = list(sandboxes)
+    tests: tuple[Callable[[Sandbox], bool], ...] = (
+        lambda sandbox: sandbox.id == wanted,
+        lambda sandbox: bool(sandbox.pod_name[1]) and "/".join(sandbox.pod_name) == wanted,
+        lambda sandbox: sandbox.pod_name[1] == wanted,
+        lambda sandbox: sandbox.id.startswith(wanted),
+    )
+    for test in tests:
+        fitting = [sandbox for sandbox in everyone if test(sandbox)]
+        fitting = [sandbox for sandbox in fitting if not _ended(sandbox)] or fitting
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise InvalidRequest(
+                f"{len(fitting)} pods are meant: {', '.join(title(sandbox) for sandbox in fitting)}",
+                subject=wanted,
+                remedy="name one by its id",
+            )
+    raise NotFound("there is no such pod", subject=wanted)
+
+
+def title(sandbox: Sandbox) -> str:
+    """What people call it: its pod's name, and its id's beginning."""
+    namespace, name = sandbox.pod_name
+    short = sandbox.id[:_SHOWN]
+    return f"{namespace}/{name} ({short})" if name else short
+
+
+def _ended(sandbox: Sandbox) -> bool:
+    if not sandbox.implied:
+        return sandbox.exit is not None
+    over = (Status.STOPPED, Status.DELETED)
+    return all(container.init.status in over for container in sandbox.containers.values())

@@ -1,0 +1,75 @@
+"""What an operator may ask: which pods there are, all that is known of one, and whether its guest is reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shim.rpc.service import Call
+from shim.sandbox.checks import Checker
+from shim.sandbox.description import describe
+from shim.sandbox.lookup import find
+from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.sandboxes import Sandboxes
+from shim.services.announce import timestamp
+from shim.wire import inspection_pb2 as pb
+
+
+class InspectionService:
+    """Messages in, messages out. It sees every containerd namespace."""
+
+    def __init__(self, sandboxes: Sandboxes, checker: Checker) -> None:
+        self._sandboxes = sandboxes
+        self._checker = checker
+
+    async def list(self, request: Any, call: Call) -> Any:
+        """Every sandbox, oldest first."""
+        return pb.ListResponse(sandboxes=[_entry(sandbox) for sandbox in self._sandboxes.all()])
+
+    async def inspect(self, request: Any, call: Call) -> Any:
+        """All that is known of one."""
+        found = describe(find(self._sandboxes.all(), request.pod))
+        return pb.InspectResponse(json=msgspec.json.encode(found).decode())
+
+    async def check(self, request: Any, call: Call) -> Any:
+        """Ask its guest, its gateway and its router."""
+        sandbox = find(self._sandboxes.all(), request.pod)
+        report = await self._checker.check(sandbox)
+        namespace, name = sandbox.pod_name
+        return pb.CheckResponse(
+            id=sandbox.id,
+            pod_namespace=namespace,
+            pod_name=name,
+            failed=report.failed,
+            at=timestamp(report.at),
+            seconds=report.took,
+            findings=[
+                pb.Finding(
+                    interface=finding.interface,
+                    family=finding.family,
+                    probe=finding.probe.value,
+                    outcome=finding.outcome.value,
+                    sentence=finding.sentence,
+                    remedy=finding.remedy,
+                    failed=finding.failed,
+                )
+                for finding in report.findings
+            ],
+        )
+
+
+def _entry(sandbox: Sandbox) -> pb.SandboxEntry:
+    namespace, name = sandbox.pod_name
+    guest = sandbox.unikernel
+    nics = guest.record.plumbing.plan.nics if guest is not None and guest.record.plumbing is not None else ()
+    addresses = [address.partition("/")[0] for nic in nics for address in (nic.address, nic.address6) if address]
+    return pb.SandboxEntry(
+        id=sandbox.id,
+        namespace=sandbox.namespace,
+        pod_namespace=namespace,
+        pod_name=name,
+        unikernel=guest.id if guest is not None else "",
+        status=guest.init.status.value if guest is not None else "",
+        addresses=addresses,
+    )
