@@ -20,10 +20,20 @@ from tests.integration.layouts.host_routes import (
     pointed,
     routed,
 )
-from tests.integration.layouts.namespaces import configure, inside, ip, namespaces, pings, settle, sysctl
+from tests.integration.layouts.namespaces import (
+    configure,
+    hasten,
+    inside,
+    ip,
+    namespaces,
+    pings,
+    settle,
+    sysctl,
+    within,
+)
 from tests.integration.layouts.secondary import multus, no_interface
 from tests.integration.layouts.site import CALICO_MAC, POD_LINK_LOCAL, POD_MAC, Bare, Site, Target, Wire
-from tests.integration.layouts.snapshot import devices, dump, without
+from tests.integration.layouts.snapshot import devices, differences, dump, without
 from tests.integration.layouts.subnets import (
     advertise,
     advertised,
@@ -71,6 +81,6 @@ ALL: dict[str, Callable[[], AbstractContextManager[Site]]] = {
 
 __all__ = [
     "ALL", "CALICO_MAC", "POD_LINK_LOCAL", "POD_MAC", "Bare", "Site", "Target", "Wire", "advertise", "bridged",
-    "configure", "devices", "dump", "inside", "ip", "namespaces", "pings", "pointed", "routed", "settle", "sysctl",
-    "without",
+    "configure", "devices", "differences", "dump", "hasten", "inside", "ip", "namespaces", "pings", "pointed", "routed",
+    "settle", "sysctl", "within", "without",
 ]  # fmt: skip

@@ -200,7 +200,13 @@ def cilium(area: str = "net") -> Iterator[Site]:
         place.plug_both("lxcpod", "lxcpeer")
         _proxies(place, "lxcpod", "lxcpeer")
         configure(place.node, f"addr add {host}/32 dev lo\naddr add {host6}/128 dev lo")
-        # Pods are sent no more than their routes' MTU either: the tunnel that takes the difference is at this end.
+        # Pods are sent no more than their routes' MTU either: the other ends of the tunnel see to that.
+        configure(
+            place.world,
+            f"""route replace default via {NODE} mtu {size}
+            route del ::/0
+            route add ::/0 via {NODE6} mtu {size}""",
+        )
         for pod, address, address6, device in (
             (place.pod, own, _POD6, "lxcpod"),
             (place.peer, "10.0.1.133", _PEER6, "lxcpeer"),

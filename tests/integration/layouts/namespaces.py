@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Where ip-netns(8) keeps them.
 NAMED = Path("/run/netns")
 #: A duplicate address detection's wait for an answer, in milliseconds: a second by default (RFC 4861), which on a veth
 #: is spent on nothing. Detection itself is done as ever.
 _RETRANSMIT = 50
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
@@ -42,6 +49,27 @@ def pings(namespace: str, address: str, *, count: int = 2, size: int = 56, wait:
     """Whether `address` answers a ping from the namespace."""
     argv = ("ping", "-n", "-q", "-i", "0.05", "-c", str(count), "-W", str(wait), "-s", str(size), "-M", "do", address)
     return inside(namespace, *argv).returncode == 0
+
+
+def within(namespace: str, work: Callable[[], T]) -> T:
+    """Do something in a namespace, in a thread that exists for nothing else: a socket stays in the namespace it was
+    made in, whoever uses it. Raises what `work` raises, OSError where there is no such namespace."""
+    outcome: Future[T] = Future()
+
+    def visit() -> None:
+        try:
+            with (NAMED / namespace).open() as opened:
+                if _libc.setns(opened.fileno(), _CLONE_NEWNET):
+                    number = ctypes.get_errno()
+                    raise OSError(number, f"setns: {os.strerror(number)}")
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    thread.join()
+    return outcome.result()
 
 
 @contextmanager

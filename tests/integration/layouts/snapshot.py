@@ -49,16 +49,34 @@ def dump(namespace: str) -> dict[str, Any]:
             _still(address)
     for route in found["routes6"]:
         _still(route)
-    # Filters of multicast addresses have no order that means anything.
+    # What has no order that means anything: filters of addresses; and routes to link-local addresses, which each
+    # interface has, which the kernel makes as interfaces come up, and which packets choose among by their interface.
+    found["routes6"] = sorted(found["routes6"], key=lambda route: (_local(route), str(route) if _local(route) else ""))
     for link in found["multicast"]:
         link["maddr"].sort(key=str)
     found["forwarding"].sort(key=str)
     return found
 
 
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What is gone and what is new, in words; empty for equal dumps."""
+    said = []
+    for name in before:
+        lost = [entry for entry in before[name] if entry not in after[name]]
+        new = [entry for entry in after[name] if entry not in before[name]]
+        said += [f"{name}: lost {entry}" for entry in lost] + [f"{name}: new {entry}" for entry in new]
+        if not lost and not new and before[name] != after[name]:
+            said.append(f"{name}: in another order")
+    return said
+
+
 def without(found: dict[str, Any], devices: set[str]) -> dict[str, Any]:
-    """A dump as it would be without those devices."""
-    return {name: [entry for entry in entries if not _of(entry, devices)] for name, entries in found.items()}
+    """A dump as it would be without those devices, and without what a device does to another one that it sits on:
+    promiscuity, and filters of addresses."""
+    kept = {name: [entry for entry in entries if not _of(entry, devices)] for name, entries in found.items()}
+    for name in ("links", "addresses"):
+        kept[name] = [{key: value for key, value in link.items() if key != "promiscuity"} for link in kept[name]]
+    return kept | {"multicast": [], "forwarding": []}
 
 
 def devices(found: dict[str, Any]) -> set[str]:
@@ -70,6 +88,10 @@ def _still(entry: dict[str, Any]) -> None:
     for key in _RUNNING:
         if entry.get(key, _LASTING) < _LASTING:
             entry[key] = "running"
+
+
+def _local(route: dict[str, Any]) -> bool:
+    return str(route["dst"]).startswith(("fe80:", "ff00:", "multicast"))
 
 
 def _of(entry: Any, devices: set[str]) -> bool:

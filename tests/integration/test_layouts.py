@@ -1,0 +1,349 @@
+"""Every layout with every dataplane: what an ordinary pod does there, a guest does too, and undoing leaves no trace.
+
+The traps of pod networks, and what springs each of them here:
+
+| trap | test |
+|---|---|
+| 1. read the routes, not the prefix | `test_guest_in_every_layout`: ptp, kindnet, azure, onlink-gateway |
+| 2. a bridge keeps frames for its own MACs | the same with `bridge`, from the guest's first packet on |
+| 3. nothing of ours speaks on the pod's wire | the same: whatever else sends there is caught (`Wiretap`) |
+| 4. eth0 is back before CNI DEL | the same: looked at as soon as undoing returns; for DEL `test_reference_plugins.py` |
+| 5. gateways that answer nobody | the same: aws, aws-second-nic; with proxy ARP as well: azure |
+| 6. the MTU is the smaller of the link's and the route's | the same: cilium, and everywhere packets of just that size |
+| 7. the first connection races the next hop's resolution | the same: the first packet is a SYN that is not repeated |
+| 8. policy routing | the same: aws-second-nic |
+| 9. two unikernels in one pod | `test_network.py::test_second_unikernel_is_refused` |
+| 10. an interface that comes later | `test_an_interface_that_comes_later_is_left_alone` |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from shim.errors import NetworkFault
+from shim.network.interfaces import DATAPLANES
+from shim.network.plan import Plan
+from shim.network.pod import PodNetwork
+from shim.network.tap import close_tap
+from shim.network.wiring import TapOptions
+from tests.integration import layouts
+from tests.integration.guest_double import GuestDouble, attach_by_name, guest_double
+from tests.integration.layouts import Site, Target
+from tests.integration.vantage import HEADERS, Vantage
+from tests.integration.wiretap import Wiretap
+
+SEED = "0123456789abcdef"
+#: How many connections at once.
+MANY = 50
+
+
+class Places:
+    """Layouts that stay while one test after the other uses them, and are built anew once one was left in disorder."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._stack = ExitStack()
+        self._site: Site | None = None
+        self._pristine: dict[str, Any] = {}
+
+    def site(self, name: str) -> Site:
+        """That layout, as its plugin left it."""
+        if self._site is None or self._name != name or layouts.dump(self._site.pod) != self._pristine:
+            self.close()
+            self._site, self._name = self._stack.enter_context(layouts.ALL[name]()), name
+            self._pristine = layouts.dump(self._site.pod)
+        return self._site
+
+    def close(self) -> None:
+        """Take the last one down."""
+        self._site = None
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[Places]:
+    made = Places()
+    yield made
+    made.close()
+
+
+class Probes:
+    """Every way in which the guest and its targets reach each other; `failures` says which did not work."""
+
+    def __init__(self, site: Site, guest: Vantage, targets: dict[str, Vantage]) -> None:
+        self.failures: list[str] = []
+        self._site, self._guest, self._targets = site, guest, targets
+
+    async def everything(self) -> list[str]:
+        """All there is, the guest's first packet first."""
+        for target in self._site.targets[:1]:
+            await self._try(f"first connection to {target}", self._guest.converse(target.address, 100))
+        # Only then much at once: the kernel keeps few packets for a neighbour that has not answered yet.
+        await asyncio.gather(*(each for target in self._site.targets for each in self._pings(target)))
+        await asyncio.gather(*(each for target in self._site.targets for each in self._both_ways(target)))
+        for target in self._first_of_each_family():
+            there, back = self._guest, self._targets[target.namespace]
+            await self._try(f"{MANY} connections to {target}", there.converse(target.address, 200, count=MANY))
+            await self._try(f"{MANY} connections from {target}", back.converse(target.own, 200, count=MANY))
+        await self.forgotten()
+        for vantage in (self._guest, *self._targets.values()):
+            if vantage.duplicates:
+                self.failures.append(f"{vantage.duplicates} answers came twice to {vantage.namespace}")
+        return self.failures
+
+    async def forgotten(self) -> None:
+        """Router, peers and world forget all they learned, and reach the guest again; what they say when they ask for
+        it does not mislead the guest."""
+        for namespace in self._targets:
+            layouts.ip("neigh", "flush", "all", namespace=namespace)
+        await asyncio.gather(
+            *(
+                self._try(f"{target} that forgot the guest", self._targets[target.namespace].ping(target.own))
+                for target in self._site.targets
+            )
+        )
+        await asyncio.gather(
+            *(
+                self._try(f"{target} after it asked for the guest", self._guest.ping(target.address))
+                for target in self._site.targets
+            )
+        )
+
+    def _pings(self, target: Target) -> Iterator[Coroutine[Any, Any, None]]:
+        there, back = self._guest, self._targets[target.namespace]
+        yield self._try(f"ping to {target}", there.ping(target.address))
+        yield self._try(f"ping from {target}", back.ping(target.own))
+
+    def _both_ways(self, target: Target) -> Iterator[Coroutine[Any, Any, None]]:
+        there, back = self._guest, self._targets[target.namespace]
+        yield from self._one_way(there, target.address, f"to {target}")
+        yield from self._one_way(back, target.own, f"from {target}")
+
+    def _one_way(self, source: Vantage, address: str, words: str) -> Iterator[Coroutine[Any, Any, None]]:
+        whole = self._site.mtu - HEADERS[6 if ":" in address else 4]
+        fragmented = 2 * self._site.mtu + 500
+        yield self._try(f"whole ping {words}", source.ping(address, whole, whole=True))
+        yield self._try(f"fragmented ping {words}", source.ping(address, fragmented))
+        yield self._try(f"TCP {words}", source.converse(address))
+        for size in (100, whole, fragmented):
+            yield self._try(f"UDP of {size} bytes {words}", source.exchange(address, size))
+
+    def _first_of_each_family(self) -> list[Target]:
+        return list({target.version: target for target in reversed(self._site.targets)}.values())
+
+    async def _try(self, words: str, attempt: Coroutine[Any, Any, None]) -> None:
+        try:
+            await attempt
+        except (OSError, TimeoutError, ValueError) as error:
+            self.failures.append(f"{words}: {str(error) or 'nothing came'}")
+
+
+@asynccontextmanager
+async def vantages(site: Site) -> AsyncIterator[dict[str, Vantage]]:
+    """A vantage point in each namespace that has a target."""
+    async with AsyncExitStack() as stack:
+        made = {}
+        for namespace in dict.fromkeys(target.namespace for target in site.targets):
+            addresses = [target.address for target in site.targets if target.namespace == namespace]
+            made[namespace] = await stack.enter_async_context(Vantage(namespace, *addresses))
+        yield made
+
+
+def own_addresses(site: Site) -> tuple[str, ...]:
+    """The pod's addresses that somebody is to reach."""
+    return tuple(dict.fromkeys(target.own for target in site.targets))
+
+
+@asynccontextmanager
+async def plumbed(site: Site, **options: Any) -> AsyncIterator[tuple[PodNetwork, Plan, list[int]]]:
+    """A plumbed pod; afterwards it must be as it was: what the pod had at once, and all of it in the end."""
+    before = layouts.dump(site.pod)
+    async with await PodNetwork.open(site.path) as network:
+        plan = await network.plan(seed=SEED, **options)
+        taps = await network.apply(plan)
+        try:
+            yield network, plan, taps
+        finally:
+            await network.undo(plan)
+            after = layouts.dump(site.pod)
+            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await network.settled()
+        layouts.settle(site.pod)
+        ours = layouts.devices(after) - layouts.devices(before)
+        assert layouts.differences(layouts.without(before, set()), layouts.without(after, ours)) == []
+        assert layouts.differences(before, layouts.dump(site.pod)) == []
+
+
+@pytest.mark.parametrize("name", layouts.ALL)
+async def test_layout_is_true(places: Places, name: str) -> None:
+    """An ordinary pod reaches everything: whatever fails below is not the layout's fault."""
+    site = places.site(name)
+    async with vantages(site) as targets, Vantage(site.pod, *own_addresses(site)) as pod:
+        with Wiretap(site) as wiretap:
+            assert await Probes(site, pod, targets).everything() == []
+            assert wiretap.intruders() == []
+        for address in site.forbidden:
+            with pytest.raises((OSError, TimeoutError)):
+                await pod.ping(address)
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+@pytest.mark.parametrize("name", layouts.ALL)
+async def test_guest_in_every_layout(places: Places, name: str, dataplane: str) -> None:
+    site = places.site(name)
+    if dataplane in site.refusals:
+        before = layouts.dump(site.pod)
+        with pytest.raises(NetworkFault, match=site.refusals[dataplane]):
+            async with await PodNetwork.open(site.path) as network:
+                await network.plan(seed=SEED, dataplane=dataplane)
+        assert layouts.dump(site.pod) == before
+        return
+    async with vantages(site) as targets:
+        # The world knows the pod by its MAC before there is a guest.
+        await asyncio.gather(*(targets[target.namespace].ping(target.own) for target in site.targets))
+        async with plumbed(site, dataplane=dataplane) as (_, plan, taps):
+            assert tuple(nic.name for nic in plan.guest) == site.interfaces
+            for note in site.notes:
+                assert any(re.search(note, said) for said in plan.notes), (note, plan.notes)
+            with Wiretap(site) as wiretap, guest_double(taps, plan.guest) as guest:
+                configure_bare(site, guest)
+                async with Vantage(guest.name, *own_addresses(site)) as inside:
+                    failures = await Probes(site, inside, targets).everything()
+                    for bare in site.bare:
+                        await inside.ping(bare.address)
+                    for address in site.forbidden:
+                        with pytest.raises((OSError, TimeoutError)):
+                            await inside.ping(address)
+                failures += [f"frames of the pod's own: {frame}" for frame in wiretap.intruders()]
+                failures += await spoken_by(site)
+        assert failures == [], plan.guest
+        # Nothing is left in anybody's memory that keeps the ordinary pod from the network.
+        await asyncio.gather(*(targets[target.namespace].ping(target.own) for target in site.targets))
+
+
+def configure_bare(site: Site, guest: GuestDouble) -> None:
+    """What the plugin has left to the workload."""
+    for bare in site.bare:
+        layouts.ip("addr", "add", bare.free, "dev", bare.interface, namespace=guest.name)
+
+
+async def spoken_by(site: Site) -> list[str]:
+    """The pod's namespace itself must be silent: whom it reaches all the same."""
+    async with Vantage(site.pod) as pod:
+
+        async def reached(target: Target) -> bool:
+            try:
+                await pod.ping(target.address)
+            except (OSError, TimeoutError):
+                return False
+            return True
+
+        outcomes = await asyncio.gather(*(reached(target) for target in site.targets))
+        return [f"the pod itself reaches {target}" for target, yes in zip(site.targets, outcomes, strict=True) if yes]
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+@pytest.mark.parametrize("name", ["bridge", "kindnet", "calico-dual-stack", "aws", "cilium"])
+async def test_offloads_cross_a_tap_with_headers(places: Places, name: str, dataplane: str) -> None:
+    """With virtio-net headers the guest sends and gets segments larger than any frame, checksums left undone."""
+    site = places.site(name)
+    options = TapOptions(vnet_hdr=True)
+    async with vantages(site) as targets, plumbed(site, dataplane=dataplane, tap=options) as (_, plan, taps):
+        with guest_double(taps, plan.guest, vnet_hdr=True) as guest:
+            async with Vantage(guest.name, *own_addresses(site)) as inside:
+                failures = await Probes(site, inside, targets).everything()
+                for target in site.targets:
+                    await inside.converse(target.address, 1 << 20)
+                    await targets[target.namespace].converse(target.own, 1 << 20)
+            assert failures == []
+            assert guest.largest_sent > 2 * site.mtu and guest.largest_received > 2 * site.mtu
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+@pytest.mark.parametrize("name", ["flannel", "ovn-kubernetes", "cilium"])
+async def test_connections_of_a_guest_that_believes_in_1500(places: Places, name: str, dataplane: str) -> None:
+    """Both ends are told the smaller segment on the way, so TCP works for a stack that knows nothing of MTUs."""
+    site = places.site(name)
+    async with vantages(site) as targets, plumbed(site, dataplane=dataplane) as (_, plan, taps):
+        with guest_double(taps, plan.guest, believes_in_1500=True) as guest:
+            async with Vantage(guest.name, *own_addresses(site)) as inside:
+                for target in site.targets:
+                    await inside.converse(target.address)
+                    await targets[target.namespace].converse(target.own)
+
+
+@pytest.mark.parametrize("dataplane", ["bridge", "mirror"])
+@pytest.mark.parametrize("vnet_hdr", [False, True])
+async def test_monitor_that_attaches_by_name(places: Places, dataplane: str, vnet_hdr: bool) -> None:
+    site = places.site("calico-dual-stack")
+    options = TapOptions(persistent=True, owner=0, group=0, vnet_hdr=vnet_hdr)
+    async with vantages(site) as targets, plumbed(site, dataplane=dataplane, tap=options) as (_, plan, taps):
+        assert taps == []
+        attached = attach_by_name(site.pod, plan.nics[0].tap, vnet_hdr=vnet_hdr)
+        try:
+            with guest_double([attached], plan.guest, vnet_hdr=vnet_hdr) as guest:
+                async with Vantage(guest.name, *own_addresses(site)) as inside:
+                    assert await Probes(site, inside, targets).everything() == []
+        finally:
+            await close_tap(attached)
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+async def test_router_advertisements_configure_nobody_meanwhile(places: Places, dataplane: str) -> None:
+    """The router goes on advertising while the guest has the interface; the pod's own stack must not believe it."""
+    site = places.site("autoconfigured")
+    async with plumbed(site, dataplane=dataplane) as (_, plan, taps), vantages(site) as targets:
+        with Wiretap(site) as wiretap, guest_double(taps, plan.guest) as guest:
+            layouts.advertise(site.node, "cni0", "fd00:99::/64")
+            async with Vantage(guest.name, *own_addresses(site)) as inside:
+                assert await Probes(site, inside, targets).everything() == []
+            assert "fd00:99" not in layouts.ip("-6", "addr", namespace=site.pod)
+            assert wiretap.intruders() == []
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+async def test_next_hop_that_gets_another_mac(places: Places, dataplane: str) -> None:
+    """A node's veth is made anew, a router fails over: the guest's next question finds out."""
+    site = places.site("ptp")
+    async with vantages(site) as targets, plumbed(site, dataplane=dataplane) as (_, plan, taps):
+        with guest_double(taps, plan.guest) as guest:
+            async with Vantage(guest.name, *own_addresses(site)) as inside:
+                await inside.ping(site.router)
+                layouts.ip("link", "set", "ptppod", "address", "02:00:5e:77:77:77", namespace=site.node)
+                # Linux asks again after half a minute or so; here it forgets at once.
+                layouts.ip("neigh", "flush", "all", namespace=guest.name)
+                failures = []
+                for _ in range(2):  # the first packet asks, and may be lost with the old MAC on it
+                    failures = await Probes(site, inside, targets).everything()
+                assert failures == []
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+async def test_an_interface_that_comes_later_is_left_alone(dataplane: str) -> None:
+    """Hot-plugged by Multus-like tools: the guest has the interfaces that were there when its sandbox was made. The
+    later one stays as it came, also when everything else is undone, and the next sandbox finds it."""
+    with layouts.ALL["bridge"]() as site:
+        before = layouts.dump(site.pod)
+        async with await PodNetwork.open(site.path) as network:
+            plan = await network.plan(seed=SEED, dataplane=dataplane)
+            taps = await network.apply(plan)
+            lines = "link add net1 type veth peer name later\naddr add 192.168.9.2/24 dev net1\nlink set later up"
+            layouts.configure(site.pod, f"{lines}\nlink set net1 up")
+            with guest_double(taps, plan.guest) as guest:
+                async with Vantage(guest.name) as inside:
+                    await inside.ping(site.router)
+            await network.undo(plan)
+            await asyncio.gather(*(close_tap(tap) for tap in taps))
+            await network.settled()
+            after = layouts.dump(site.pod)
+            later = {"net1", "later"}
+            assert layouts.differences(layouts.without(before, set()), layouts.without(after, later)) == []
+            assert "192.168.9.2/24" in layouts.ip("addr", namespace=site.pod)
+            again = await network.plan(seed=SEED, dataplane=dataplane)
+            assert {nic.name for nic in again.guest} == {"eth0", "net1", "later"}
