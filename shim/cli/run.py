@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -16,8 +17,9 @@ import uvloop
 from shim import log
 from shim.config import Config
 from shim.daemon import make_node
-from shim.errors import InvalidRequest, NotFound
+from shim.errors import InvalidRequest, NetworkFault, NotFound
 from shim.network.namespace import namespace_path
+from shim.network.pod import PodNetwork
 from shim.oci.bundle import write_spec
 from shim.oci.rewrite import Spec
 from shim.oci.rootfs import Mount
@@ -113,15 +115,27 @@ async def _run(
     # Before the first step that leaves anything: Ctrl-C at any moment must end in a restored namespace.
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stopping.set)
-    container = await sandboxes.create(_NAMESPACE, order)
     try:
-        if not stopping.is_set():
-            await container.start("")
-            await _until_end(container, stopping)
+        container = await sandboxes.create(_NAMESPACE, order)
+        try:
+            if not stopping.is_set():
+                await container.start("")
+                await _until_end(container, stopping)
+        finally:
+            await sandboxes.destroy(_NAMESPACE, name)
     finally:
-        await sandboxes.destroy(_NAMESPACE, name)
+        if netns is not None:
+            await _settled(netns)
         node.reaper.stop()
     return container.init.exit.status
+
+
+async def _settled(netns: Path) -> None:
+    """Wait for what goes on in the background: it would end with this process."""
+    # Where it cannot be entered, nothing goes on in it, and whoever tried has said so.
+    with contextlib.suppress(NetworkFault):
+        async with await PodNetwork.open(netns) as network:
+            await network.settled()
 
 
 async def _until_end(container: Container, stopping: asyncio.Event) -> None:

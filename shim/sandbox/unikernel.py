@@ -91,14 +91,6 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             )
         return Plumbed()
     by_name = await monitor.attaches_by_name()
-    dataplane = image.dataplane or node.config.network.dataplane
-    if dataplane == "macvtap" and by_name:
-        # A macvtap is a character device of its own, and nothing that /dev/net/tun could attach to by name.
-        raise InvalidRequest(
-            f"the monitor {image.monitor} attaches taps by name, which a macvtap does not allow",
-            subject="io.unikernel.dataplane" if image.dataplane else "network.dataplane",
-            remedy="choose bridge or mirror",
-        )
     begun = time.monotonic()
     async with await PodNetwork.open(Path(netns)) as network:
         layout = await network.layout()
@@ -108,7 +100,7 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
         plan = make_plan(
             layout,
             seed=record.sandbox,
-            dataplane=dataplane,
+            dataplane=image.dataplane or node.config.network.dataplane,
             tap=TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None),
             interfaces=tuple(nic.interface for nic in nics),
         )
