@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.integration import images
+from tests.integration import guest, images
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.daemon import Daemon
+from tests.integration.foreground import eventually
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
@@ -77,29 +81,37 @@ def test_two_unikernels_in_one_pod(node: Node, containerd: Containerd, daemon: D
         assert served(node, pod.address)["boot"] == page["boot"], "the first must not notice"
 
 
-def test_no_eth0(containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
-    with containerd.cri.pod("unikernel") as pod:
-        netns = containerd.netns(pod.address)
-        rename(netns, "eth0", "net9")
-        with pytest.raises(grpc.RpcError, match=r"eth0.*net9"):
-            pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
-        # Without a network it runs all the same, where that is what the pod asks for.
-        alone = pod.run(
-            images.LINUX,
-            annotations={**images.LINUX_ANNOTATIONS, "io.unikernel.network": "none"},
-        )
-        assert containerd.cri.status(alone).state == containerd.cri.messages.CONTAINER_RUNNING
-        rename(netns, "net9", "eth0")
+def test_no_eth0(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
+    """Whatever its name, the interface is the guest's. Without any, it has no NIC, unless it must."""
+    cri = containerd.cri
+    with cri.pod("unikernel") as pod, renamed(containerd.netns(pod.address), "eth0", "net9") as interface:
+        alone = pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
+        assert cri.status(alone).state == cri.messages.CONTAINER_RUNNING
+        assert eventually(lambda: guest.READY in pod.log(alone), within=30) and "guest: no eth0" in pod.log(alone)
+        cri.stop(alone)
+        cri.remove(alone)
+        for more, words in (({"network": "required"}, "demands a network"), ({"nics": "eth0"}, r"no interface 'eth0'")):
+            annotations = {**images.LINUX_ANNOTATIONS, **{f"io.unikernel.{key}": value for key, value in more.items()}}
+            with pytest.raises(grpc.RpcError, match=words):
+                pod.run(images.LINUX, annotations=annotations)
+        interface("up")
+        again = pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
+        assert served(node, pod.address)["address"] == pod.address
+        cri.stop(again)
+        cri.remove(again)
 
 
-def rename(netns: Path, name: str, new: str) -> None:
-    """Rename an interface in a namespace, keeping its configuration out of the way of the kernel's refusals."""
-    import subprocess
+@contextmanager
+def renamed(netns: Path, name: str, new: str) -> Iterator[Callable[[str], None]]:
+    """A pod whose interface has another name and is down; gives what sets the interface up or down."""
 
-    for words in (("down",), ("name", new), ("up",)):
-        subprocess.run(
-            ["nsenter", f"--net={netns}", "ip", "link", "set", new if words == ("up",) else name, *words], check=True
-        )
+    def set_link(link: str, *words: str) -> None:
+        subprocess.run(["nsenter", f"--net={netns}", "ip", "link", "set", link, *words], check=True)
+
+    set_link(name, "down", "name", new)
+    yield lambda state: set_link(new, state)
+    set_link(new, "down", "name", name)
+    set_link(name, "up")
 
 
 MONITORS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import guest, layouts, paths
+from tests.integration.foreground import eventually
 from tests.integration.layouts import Site
 
 pytestmark = pytest.mark.timeout(90)
@@ -64,6 +66,15 @@ def test_plan_prints_and_touches_nothing(site: Site, config: Path) -> None:
     assert layouts.dump(site.pod) == before
 
 
+def test_plan_of_chosen_interfaces(config: Path) -> None:
+    with layouts.ALL["multus"]() as site:
+        words = ("plan", "--netns", site.pod, "--dataplane", "mirror", "--interface", "net1", "--interface", "eth0")
+        plan = json.loads(shim(config, *words, "--json").stdout)
+        assert [nic["name"] for nic in plan["guest"]] == ["net1", "eth0"]
+        assert "interface net2 is left alone" in plan["notes"]
+        assert not any("bridge" in entry["operation"] for entry in plan["operations"])
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_run_serves_and_ctrl_c_restores(
     signum: int, site: Site, config: Path, linux: tuple[Path, Path], tmp_path: Path
@@ -109,6 +120,9 @@ def test_run_gives_the_guests_own_exit(config: Path, linux: tuple[Path, Path]) -
         (["run", "--monitor", "spt", "KERNEL"], 2, "io.unikernel.monitor"),
         (["run", "--memory", "x", "KERNEL"], 2, "io.unikernel.memory"),
         (["run", "/etc/hostname"], 1, "no kernel"),
+        (["run", "--nics", "eth0=", "KERNEL"], 2, "io.unikernel.nics"),
+        (["run", "--dataplane", "tc", "KERNEL"], 2, "'tc' is not one of 'auto', 'bridge', 'mirror', 'macvtap'"),
+        (["run", "--nics", "eth0", "KERNEL"], 2, "no interface 'eth0'"),
         (["plan", "--netns", "no-such-netns"], 1, "no-such-netns"),
         (["plan", "--netns", "/proc/self/ns/net"], 1, "host's own"),
         (["plan"], 2, "--netns"),
@@ -179,3 +193,34 @@ def test_a_solo5_guest_on_the_pods_network(tender: str, config: Path) -> None:
             # spt has no handler and dies of the signal; hvt says "Exiting on signal 15".
             assert process.wait(10) == (143 if tender == "spt" else 1)
         assert layouts.pings(node, "10.0.0.2"), "eth0 is not back"
+
+
+@pytest.mark.parametrize("tender", ["spt", "hvt"])
+def test_a_solo5_guest_with_two_nics(tender: str, config: Path) -> None:
+    """Solo5's `test_net_2if` answers ping at 10.0.0.2 on its device service0 and at 10.1.0.2 on service1, which here
+    are the pod's second and first interface."""
+    found = shutil.which(f"solo5-{tender}")
+    kernel = Path(found).parent / f"test_net_2if.{tender}" if found else None
+    if kernel is None or not kernel.exists():
+        pytest.skip(f"solo5-{tender} with test_net_2if.{tender} beside it is not on PATH: not run")
+    with layouts.namespaces("solo5node", "solo5pod") as (node, pod):
+        for number, (outside, inside) in enumerate((("h1", "eth0"), ("h0", "net1"))):
+            network = f"10.{1 - number}.0"
+            layouts.ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", pod, namespace=node)
+            layouts.ip("address", "add", f"{network}.1/24", "dev", outside, namespace=node)
+            layouts.ip("link", "set", outside, "up", namespace=node)
+            layouts.ip("address", "add", f"{network}.2/24", "dev", inside, namespace=pod)
+            layouts.ip("link", "set", inside, "up", namespace=pod)
+        process = subprocess.Popen(
+            command(config, "run", "--netns", pod, "--nics", "service0=net1,service1=eth0", kernel, "verbose"),
+            cwd=paths.ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            assert eventually(lambda: "tap1" in layouts.ip("-brief", "link", namespace=pod))
+            for address in ("10.0.0.2", "10.1.0.2"):
+                assert eventually(functools.partial(layouts.pings, node, address, count=1)), address
+        finally:
+            process.terminate()
+            process.wait(10)
+        assert layouts.pings(node, "10.0.0.2") and layouts.pings(node, "10.1.0.2"), "the interfaces are not back"

@@ -61,6 +61,25 @@ def test_a_pod_next_to_it_reaches_the_unikernel_and_back(
         assert cri.wait_exit(container).exit_code in (0, 143)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dataplane", ["mirror", "macvtap"])
+def test_a_pod_chooses_its_dataplane(
+    dataplane: str, layout: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    cri = containerd.cri
+    with cri.pod(handler("runc", layout)) as beside, cri.pod(handler("unikernel", layout)) as pod:
+        beside.run(images.BUSYBOX)
+        netns = containerd.netns(pod.address)
+        node.ping(pod.address)
+        before = node.neighbour(pod.address)
+        unikernel(pod, annotations={"io.unikernel.dataplane": dataplane, "io.unikernel.nics": "eth0"})
+        page = served(node, pod.address)
+        assert page["mac"] == before == node.neighbour(pod.address)
+        assert "an ordinary pod" in node.fetch(pod.address, f"/cgi-bin/fetch?{beside.address}")
+        links = node.run("nsenter", f"--net={netns}", "ip", "-d", "link")
+        assert "bridge" not in links and ("macvtap" in links) is (dataplane == "macvtap")
+
+
 @pytest.mark.parametrize("sandboxer", SANDBOXERS)
 def test_a_sidecar_and_the_unikernels_second_life(
     sandboxer: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
