@@ -7,7 +7,8 @@ gateway  As the guest, its next hop is asked for its MAC on the pod's interface.
 router   As the guest, the next hop is pinged, or something beyond it by a packet that dies there. What comes back is
          addressed by the router's own neighbour entry for the guest, which is thereby seen. A guest that answers a
          request may mend that entry, so this comes before the third.
-guest    The guest is asked for its MAC in the name of its gateway, with the MAC that it takes for the gateway's.
+guest    The guest is asked for its MAC as a router asks that has not met it: by broadcast or to its multicast group, in
+         the name of its gateway, with the MAC that it takes for the gateway's.
 
 For IPv4 the gateway is first asked in nobody's name (RFC 5227): that too leaves the router's entry as it is. IPv6 has
 no such question. The guest meets a few answers to questions it has not asked, which every stack ignores.
@@ -41,7 +42,8 @@ from shim.network.program import TURN_ROUND
 # Seconds to wait for an answer, an attempt each; for one family together about a second where nobody answers at all.
 _GATEWAY_WAITS = (0.05, 0.1, 0.15)
 _ROUTER_WAITS = (0.1, 0.1)
-_GUEST_WAITS = (0.1, 0.15, 0.25)
+_GUEST_WAITS = (0.1, 0.15)
+_LAST_WAIT = (0.25,)
 #: Behind every router and in front of none: addresses for documentation (RFC 5737, RFC 3849).
 _BEYOND = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
 
@@ -259,12 +261,24 @@ class _Proofs:
             heard = packets.parse(frame) if leaving is self._turned else None
             return heard if isinstance(heard, Resolved) and heard.address == own else None
 
-        found = await self._inside.ask(self._guest_question, answer, _GUEST_WAITS)
+        found = await self._inside.ask(lambda attempt: [self._to_all()], answer, _GUEST_WAITS)
+        stranger = _random_mac()
+        if found is None:
+            # One that hears only what is for its own MAC tells by whom it answers that it has heard but this.
+            questions = [self._to_all(), self._question(stranger, None, self._nic.mac)]
+            found = await self._inside.ask(lambda attempt: questions, answer, _LAST_WAIT)
         if found is None:
             return _Verdict(
                 Outcome.UNANSWERED,
                 f"nobody answers {_protocol(own)} for {own} on {self._nic.tap}",
                 "read the guest's console: has it come up, and taken the address it was told?",
+            )
+        if found.destination == stranger:
+            return _Verdict(
+                Outcome.WRONG,
+                f"the guest answers for {own} only what is sent to its own MAC, so nobody finds it who has not met it",
+                "something between the network and the guest drops what is sent to all, or to its multicast groups: "
+                "choose another dataplane, or have the guest's driver take them",
             )
         for mac in (found.mac, found.source):
             if mac != expected:
@@ -275,15 +289,19 @@ class _Proofs:
                 )
         return _Verdict(Outcome.PROVEN, f"the guest answers for {own} from {expected}")
 
-    def _guest_question(self, attempt: int) -> Sequence[bytes]:
-        """To the guest's MAC, and to all: one with another MAC hears only the second."""
-        own = self._own
+    def _to_all(self) -> bytes:
+        """The question as a router asks it that does not know the guest: nothing else finds out whether it is found."""
         mac, gateway = self._gateway_as_told()
+        return self._question(mac, gateway, "")
+
+    def _question(self, mac: str, sender: Address | None, to: str) -> bytes:
+        own = self._own
         if isinstance(own, IPv4Address):
-            sender = gateway if isinstance(gateway, IPv4Address) else packets.NOBODY
-            return [packets.arp_request(mac, sender, own, to) for to in (self._nic.mac, packets.BROADCAST)]
-        sender6 = gateway if isinstance(gateway, IPv6Address) else packets.link_local(mac)
-        return [packets.solicitation(mac, sender6, own, to) for to in (self._nic.mac, "")]
+            known = sender if isinstance(sender, IPv4Address) else packets.NOBODY
+            return packets.arp_request(mac, known, own, to or packets.BROADCAST)
+        return packets.solicitation(
+            mac, sender if isinstance(sender, IPv6Address) else packets.link_local(mac), own, to
+        )
 
     def _gateway_as_told(self) -> tuple[str, Address | None]:
         """The MAC and address that the guest may be asked in the name of: its gateway's, as the guest knows it.
@@ -294,8 +312,7 @@ class _Proofs:
         mac = self._gateway_mac or (self._hop_mac if self._gateway == self._hop else "")
         if mac and self._gateway is not None and not self._turned:
             return mac, self._gateway
-        raw = secrets.token_bytes(6)
-        return bytes(((raw[0] & 0xFC) | 0x02, *raw[1:])).hex(":"), None
+        return _random_mac(), None
 
 
 def _answered(edge: Edge, address: Address | None) -> str:
@@ -332,6 +349,12 @@ def _finding(nic: Nic, family: str, probe: Probe, verdict: _Verdict) -> Finding:
         sentence=verdict.sentence,
         remedy=verdict.remedy,
     )
+
+
+def _random_mac() -> str:
+    """Locally administered and unicast (IEEE 802)."""
+    raw = secrets.token_bytes(6)
+    return bytes(((raw[0] & 0xFC) | 0x02, *raw[1:])).hex(":")
 
 
 def _protocol(address: Address) -> str:

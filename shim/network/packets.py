@@ -46,11 +46,13 @@ _SAID = {
 
 
 class Resolved(NamedTuple):
-    """An ARP reply or a neighbour advertisement: `address` is at `mac`; `source` is the MAC that sent the frame."""
+    """An ARP reply or a neighbour advertisement: `address` is at `mac`; `source` is the MAC that sent the frame, and
+    `destination` the one it is for."""
 
     address: IPv4Address | IPv6Address
     mac: str
     source: str
+    destination: str
 
 
 class Echoed(NamedTuple):
@@ -102,7 +104,7 @@ def parse(frame: bytes) -> Resolved | Echoed | None:
     try:
         destination, source, kind = _ETHERNET.unpack_from(frame)
         if kind == _TYPE_ARP:
-            return _arp(frame[_ETHERNET.size :], source.hex(":"))
+            return _arp(frame[_ETHERNET.size :], destination.hex(":"), source.hex(":"))
         if kind == _TYPE_IPV4:
             return _icmp(frame[_ETHERNET.size :], destination.hex(":"))
         if kind == _TYPE_IPV6:
@@ -118,11 +120,11 @@ def link_local(mac: str) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 0x02, *raw[1:3], 0xFF, 0xFE, *raw[3:6])))
 
 
-def _arp(body: bytes, source: str) -> Resolved | None:
+def _arp(body: bytes, destination: str, source: str) -> Resolved | None:
     hardware, protocol, _, _, operation, mac, address, _, _ = _ARP.unpack_from(body)
     if (hardware, protocol, operation) != (1, _TYPE_IPV4, _REPLY):
         return None
-    return Resolved(IPv4Address(address), mac.hex(":"), source)
+    return Resolved(IPv4Address(address), mac.hex(":"), source, destination)
 
 
 def _icmp(packet: bytes, destination: str) -> Echoed | None:
@@ -139,7 +141,9 @@ def _icmp6(packet: bytes, destination: str, source: str) -> Resolved | Echoed | 
     message = packet[_IPV6.size :]
     if message[0] == _ADVERTISEMENT:
         target = IPv6Address(_DISCOVERY.unpack_from(message)[4])
-        return Resolved(target, _option(message[_DISCOVERY.size :], _TARGET_LINK_ADDRESS) or source, source)
+        return Resolved(
+            target, _option(message[_DISCOVERY.size :], _TARGET_LINK_ADDRESS) or source, source, destination
+        )
     return _echoed(6, message, IPv6Address(sender), destination)
 
 

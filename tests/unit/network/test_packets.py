@@ -65,8 +65,8 @@ def test_an_arp_reply_is_read_and_a_request_is_not() -> None:
     request = packets.arp_request(ROUTER, HOP, OWN, GUEST)
     assert packets.parse(request) is None
     reply = request[:21] + b"\x02" + request[22:]
-    assert packets.parse(reply) == Resolved(HOP, ROUTER, ROUTER)
-    assert packets.parse(reply[:6] + b"\x02" * 6 + reply[12:]) == Resolved(HOP, ROUTER, "02:02:02:02:02:02")
+    assert packets.parse(reply) == Resolved(HOP, ROUTER, ROUTER, GUEST)
+    assert packets.parse(reply[:6] + b"\x02" * 6 + reply[12:]) == Resolved(HOP, ROUTER, "02:02:02:02:02:02", GUEST)
 
 
 def advertisement(*options: bytes) -> bytes:
@@ -78,10 +78,12 @@ def advertisement(*options: bytes) -> bytes:
 
 def test_an_advertisement_with_its_option_and_without() -> None:
     own = b"\x02\x01" + bytes.fromhex("0a0000000001")
-    assert packets.parse(advertisement(own)) == Resolved(HOP6, "0a:00:00:00:00:01", ROUTER)
-    assert packets.parse(advertisement(b"\x0e\x01" + bytes(6), own)) == Resolved(HOP6, "0a:00:00:00:00:01", ROUTER)
-    assert packets.parse(advertisement()) == Resolved(HOP6, ROUTER, ROUTER)
-    assert packets.parse(advertisement(b"\x0e\x00" + bytes(6))) == Resolved(HOP6, ROUTER, ROUTER), (
+    assert packets.parse(advertisement(own)) == Resolved(HOP6, "0a:00:00:00:00:01", ROUTER, GUEST)
+    assert packets.parse(advertisement(b"\x0e\x01" + bytes(6), own)) == Resolved(
+        HOP6, "0a:00:00:00:00:01", ROUTER, GUEST
+    )
+    assert packets.parse(advertisement()) == Resolved(HOP6, ROUTER, ROUTER, GUEST)
+    assert packets.parse(advertisement(b"\x0e\x00" + bytes(6))) == Resolved(HOP6, ROUTER, ROUTER, GUEST), (
         "a length of 0 ends it"
     )
 
