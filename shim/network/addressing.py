@@ -14,8 +14,6 @@ from shim.network.told import Told
 
 #: What a stack takes for granted that is not told (RFC 894, RFC 2464); no less than IPv6 demands (RFC 8200).
 _ETHERNET_MTU, _LEAST_MTU = 1500, 1280
-#: Headers of IP and TCP without options, which a segment's size does not count (RFC 9293, RFC 8200).
-_HEADERS4, _HEADERS6 = 40, 60
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +72,5 @@ def _edge(four: Told | None, six: Told | None, mtu: int) -> Edge:
         answers=tuple(answer for view in told for answer in view.answers),
         hops=tuple(hop for view in told for hop in view.hops),
         steers=(*(four.steers if four is not None else ()), *later),
-        mss4=mtu - _HEADERS4 if mtu < _ETHERNET_MTU else 0,
-        mss6=mtu - _HEADERS6 if mtu < _ETHERNET_MTU and six is not None else 0,
+        mtu=mtu if mtu < _ETHERNET_MTU else 0,
     )

@@ -58,6 +58,7 @@ class Helper(IntEnum):
     LOAD_BYTES = 26
     CHECKSUM_DIFFERENCE = 28
     CHANGE_TAIL = 38
+    ADJUST_ROOM = 50
 
 
 class Assembler:

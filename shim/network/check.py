@@ -37,7 +37,7 @@ from shim.network.namespace import Namespace, open_namespace
 from shim.network.operations import AttachProgram
 from shim.network.packets import Echoed, Resolved
 from shim.network.plan import Nic, Plan
-from shim.network.program import TURN_ROUND
+from shim.network.programs import TURN_ROUND
 
 # Seconds to wait for an answer, an attempt each; for one family together about a second where nobody answers at all.
 _GATEWAY_WAITS = (0.05, 0.1, 0.15)

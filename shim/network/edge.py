@@ -2,7 +2,7 @@
 
 A guest knows one gateway. Where that is not enough, it is given a router that does not exist: the *virtual router*, a
 MAC of the pod's own, which answers for addresses on the wire's behalf. What the guest sends there gets the MAC of the
-real next hop, by the pod's own routes. `program` turns this into what the kernel runs.
+real next hop, by the pod's own routes. `programs` turns this into what the kernel runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """All that is done to one NIC's frames.
 
     `own` are the guest's addresses, which are never answered for. `router` is the virtual router's MAC, "" where there
-    is none. `mss4` and `mss6` are the most that a TCP connection's ends may offer each other, in bytes; 0 for as is.
+    is none. `mtu` is the wire's, in bytes, where it is less than what guests take for granted, else 0: TCP then offers
+    no larger segments, and larger packets are cut up or sent back with that figure.
     """
 
     own: tuple[str, ...] = ()
@@ -46,10 +47,9 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...] = ()
     hops: tuple[Hop, ...] = ()
     steers: tuple[Steer, ...] = ()
-    mss4: int = 0
-    mss6: int = 0
+    mtu: int = 0
 
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.answers or self.steers or self.mss4 or self.mss6)
+        return bool(self.answers or self.steers or self.mtu)

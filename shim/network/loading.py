@@ -11,7 +11,7 @@ from shim.network import bpf
 from shim.network.assembly import Assembler
 from shim.network.edge import Edge
 from shim.network.operations import AttachProgram
-from shim.network.program import guest_side, hop_values, wire_side
+from shim.network.programs import guest_side, hop_values, wire_side
 
 
 @asynccontextmanager

@@ -2,13 +2,13 @@
 
 In passthru mode both have one MAC and every frame of the interface is the guest's. The guest's frames leave by the
 interface's egress, where the program sits that on other dataplanes sits at the tap; so do frames that a process in the
-namespace wants the guest to have, with a mark (`program.TURN_ROUND`), as there is no other way in.
+namespace wants the guest to have, with a mark (`programs.TURN_ROUND`), as there is no other way in.
 """
 
 from __future__ import annotations
 
 from shim.errors import NetworkFault
-from shim.network import program
+from shim.network import programs
 from shim.network.operations import (
     AttachProgram,
     CreateMacvtap,
@@ -39,7 +39,7 @@ def wire(wiring: Wiring) -> Phases:
         place="egress",
         side="guest",
         edge=wiring.edge,
-        path=program.Path(answer=link.index, inward=True, wire=link.index, turn_round=True),
+        path=programs.Path(answer=link.index, inward=True, wire=link.index, turn_round=True),
     )
     undo = (DetachProgram(index=link.index, link=link.name, place="egress"),) if link.filters else ()
     return Phases(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shim.network import program
+from shim.network import programs
 from shim.network.addressing import Attachment
 from shim.network.edge import Edge
 from shim.network.interfaces import MARK
@@ -107,7 +107,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
             place="ingress",
             side="wire",
             edge=self.edge,
-            path=program.Path(onward=onward, wire=link.index),
+            path=programs.Path(onward=onward, wire=link.index),
         )
         # Filters that were there stay; where there were none they all go with what carries them.
         undo = (DetachProgram(index=link.index, link=link.name, place="ingress"),) if link.filters else ()
@@ -121,7 +121,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
             place="ingress",
             side="guest",
             edge=self.edge,
-            path=program.Path(onward=onward, answer=self.tap_index, wire=self.link.index),
+            path=programs.Path(onward=onward, answer=self.tap_index, wire=self.link.index),
         )
         return Step(do=attach, lapses=f"goes with {self.tap}")
 

@@ -11,7 +11,7 @@ from shim.network import rtnetlink as rt
 from shim.network.edge import Edge
 from shim.network.netlink import Request
 from shim.network.operations.base import ABSENT, PRESENT, NetlinkOperation
-from shim.network.program import Path
+from shim.network.programs import Path
 from shim.network.rtnetlink import Flag, Kind, Tca
 
 _PLACES = {"ingress": rt.INGRESS, "egress": rt.EGRESS}
@@ -67,8 +67,8 @@ class AttachProgram(NetlinkOperation, frozen=True):
             ),
             *(f"follow {hop.address}" for hop in edge.hops if self.side == "wire" and not hop.pinned),
         ]
-        if edge.mss4:
-            doing.append(f"clamp TCP segments to {edge.mss4} bytes")
+        if edge.mtu:
+            doing.append(f"fit packets to {edge.mtu} bytes")
         if self.path.onward is not None:
             doing.append(f"redirect to interface {self.path.onward}")
         return f"at {self.link}'s {self.place}: {', '.join(doing) or 'look on'}"

@@ -22,7 +22,7 @@ from shim.network.edge import Edge
 from shim.network.layout import Dumps, Layout, Rule, from_messages
 from shim.network.netlink import Netlink, NetlinkError, Request, _batches
 from shim.network.operations import AddNeighbour, AttachProgram, CreateBridge, Enslave, SetAlias
-from shim.network.program import Path
+from shim.network.programs import Path
 from shim.network.rtnetlink import Flag, Kind, Message
 
 

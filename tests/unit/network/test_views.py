@@ -225,17 +225,17 @@ def test_a_rule_that_asks_for_more_than_a_source_is_noted() -> None:
     assert told(layout) == ("10.88.0.2/16", "10.88.0.1")
 
 
-def test_mtu_is_the_smaller_one_and_segments_are_clamped_below_ethernets() -> None:
+def test_mtu_is_the_smaller_one_and_the_edge_knows_one_below_ethernets() -> None:
     def mtu(link: int, way: int) -> tuple[int, int]:
         layout = subnet(routes=(route("default", "10.88.0.1", mtu=way), connected("10.88.0.2/16")))
         eth0 = ETH0.__class__(**{**{f: getattr(ETH0, f) for f in ETH0.__struct_fields__}, "mtu": link})
         found = attach(layout, eth0, "sandbox")
-        return found.mtu, found.edge.mss4
+        return found.mtu, found.edge.mtu
 
-    assert mtu(1500, 1400) == (1400, 1360)
+    assert mtu(1500, 1400) == (1400, 1400)
     assert mtu(1500, 9000) == (1500, 0)
     assert mtu(9001, 0) == (9001, 0)
-    assert mtu(1450, 0) == (1450, 1410)
+    assert mtu(1450, 0) == (1450, 1450)
 
 
 def test_secondary_addresses_are_noted() -> None:

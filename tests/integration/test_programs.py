@@ -14,7 +14,8 @@ import pytest
 from shim.network import bpf
 from shim.network.assembly import Assembler
 from shim.network.edge import Answer, Edge, Hop, Steer
-from shim.network.program import Path, guest_side, hop_values, wire_side
+from shim.network.programs import Path, guest_side, hop_values, wire_side
+from shim.network.programs.fitting import REST
 
 GUEST, ROUTER, REAL, SECOND = (
     bytes.fromhex(text) for text in ("02005e100002", "0a0000000001", "eeeeeeeeeeee", "0200000000aa")
@@ -41,8 +42,7 @@ EDGE = Edge(
         Steer(network="::/0", hop=2),
         Steer(network="2001:db8:4::/47", hop=1),
     ),
-    mss4=1360,
-    mss6=1340,
+    mtu=1400,
 )  # fmt: skip
 
 
@@ -53,12 +53,25 @@ class Loaded:
         self.map = bpf.make_array(hop_values(edge)) if code.uses_map else -1
         self.program = bpf.load_classifier(code.code(self.map), "test")
 
-    def run(self, frame: bytes) -> tuple[int, bytes]:
+    def run(self, frame: bytes, mark: int = 0) -> tuple[int, bytes]:
         """The verdict, and the frame as the program left it."""
         given = ctypes.create_string_buffer(frame, len(frame))
+        context = ctypes.create_string_buffer(struct.pack("=8xI180x", mark), 192)
         out = ctypes.create_string_buffer(4096)
         attributes = struct.pack(
-            "=IIIIQQII", self.program, 0, len(frame), len(out), ctypes.addressof(given), ctypes.addressof(out), 1, 0
+            "=IIIIQQIIIIQQ",
+            self.program,
+            0,
+            len(frame),
+            len(out),
+            ctypes.addressof(given),
+            ctypes.addressof(out),
+            1,
+            0,
+            len(context),
+            0,
+            ctypes.addressof(context),
+            0,
         )
         buffer = ctypes.create_string_buffer(attributes, 120)
         assert bpf._libc.syscall(321, _TEST_RUN, buffer, 120) == 0, os.strerror(ctypes.get_errno())
@@ -255,6 +268,58 @@ def test_a_later_fragment_is_left_alone(wire: Loaded) -> None:
     assert wire.run(frame) == (PASS, frame)
 
 
+def headers(frame: bytes) -> tuple[int, int, int, bytes]:
+    """Total length, flags with the offset in bytes, the sum over the header (0 where it is right), the payload."""
+    length, _, fragment = struct.unpack(">HHH", frame[16:22])
+    return length, fragment & 0xE000, (fragment & 0x1FFF) * 8, frame[34:]
+
+
+def test_what_is_too_large_is_cut_in_two(guest: Loaded) -> None:
+    payload = bytes(range(256)) * 6
+    packet = ipv4("8.8.8.8", payload[:1480], protocol=17)
+    verdict, head = guest.run(packet)
+    assert verdict == PASS and head[:6] == REAL, "cut behind steering"
+    assert headers(head) == (1396, 0x2000, 0, payload[:1376]) and total(head[14:34]) == 0
+    verdict, rest = guest.run(packet, REST)
+    assert verdict == PASS
+    assert headers(rest) == (124, 0, 1376, payload[1376:1480]) and total(rest[14:34]) == 0
+
+
+def test_a_fragment_is_cut_again(guest: Loaded) -> None:
+    packet = ipv4("8.8.8.8", b"x" * 1480, protocol=17, fragment=0x2000 | 185)
+    assert headers(guest.run(packet)[1])[:3] == (1396, 0x2000, 1480)
+    assert headers(guest.run(packet, REST)[1])[:3] == (124, 0x2000, 1480 + 1376)
+
+
+def test_what_may_not_be_cut_is_sent_back(guest: Loaded) -> None:
+    packet = ipv4("8.8.8.8", b"payload:" + b"x" * 1472, protocol=17, fragment=0x4000)
+    verdict, frame = guest.run(packet)
+    assert verdict == REDIRECT
+    assert frame[:14] == GUEST + REAL + b"\x08\x00"
+    assert frame[14:34][9:10] == b"\x01" and frame[26:34] == ip("8.8.8.8") + ip("10.1.2.3") and total(frame[14:34]) == 0
+    assert frame[34:36] == b"\x03\x04" and frame[38:42] == struct.pack(">HH", 0, 1400) and total(frame[34:]) == 0
+    assert frame[42:] == packet[14:42]
+
+
+def test_a_large_ipv6_packet_is_sent_back(guest: Loaded) -> None:
+    packet = ipv6("2001:db8:9::1", b"payload:" + b"x" * 1400, protocol=17)
+    verdict, frame = guest.run(packet)
+    assert verdict == REDIRECT
+    assert frame[:14] == GUEST + REAL + b"\x86\xdd"
+    assert frame[14:22] == struct.pack(">IHBB", 6 << 28, 56, 58, 64)
+    assert frame[22:54] == ip("2001:db8:9::1") + ip("2001:db8::5")
+    assert frame[54:56] == b"\x02\x00" and frame[58:62] == struct.pack(">I", 1400)
+    assert total(pseudo(frame[22:38], frame[38:54], 58, frame[54:])) == 0
+    assert frame[62:] == packet[14:62]
+
+
+@pytest.mark.parametrize(
+    "frame", [ipv4("8.8.8.8", b"x" * 1380, to=SECOND), ipv6("2001:db8:9::1", b"x" * 1360, to=SECOND)]
+)
+def test_what_just_fits_is_left_alone(guest: Loaded, frame: bytes) -> None:
+    assert guest.run(frame) == (PASS, frame)
+
+
 @pytest.mark.parametrize("operation", [1, 2])
 def test_the_next_hops_mac_is_followed_by_arp(wire: Loaded, operation: int) -> None:
     new = bytes.fromhex("020000000bad")
@@ -275,7 +340,7 @@ def test_the_next_hops_mac_is_followed_by_neighbour_discovery(wire: Loaded) -> N
 
 
 def test_a_pinned_next_hop_is_not_followed() -> None:
-    edge = Edge(hops=(Hop(address="169.254.1.1", mac=REAL.hex(":"), pinned=True),), steers=EDGE.steers[:1], mss4=1360)
+    edge = Edge(hops=(Hop(address="169.254.1.1", mac=REAL.hex(":"), pinned=True),), steers=EDGE.steers[:1], mtu=1400)
     with loaded(wire_side(edge, Path()), edge) as wire:
         assert wire.map == -1, "there is nothing to remember"
         frame = arp(2, "169.254.1.1", "10.1.2.3")
