@@ -135,15 +135,15 @@ class Vantage:
                 elif future is not None or (version, sequence) in self._answered:
                     self.duplicates += 1
 
-    async def converse(self, address: str, size: int = 1 << 16, *, count: int = 1) -> None:
-        """Send `size` bytes by TCP and get them back, over `count` connections at once. Raises TimeoutError, OSError,
-        ValueError."""
+    async def converse(self, address: str, size: int = 1 << 16, *, count: int = 1, port: int = _ECHO) -> None:
+        """Send `size` bytes by TCP and get them back, over each of `count` connections at once. Raises TimeoutError,
+        OSError, ValueError."""
         sockets = layouts.within(
             self.namespace,
             lambda: [socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(count)],
         )
         try:
-            outcomes = await asyncio.gather(*(_conversation(each, address, size) for each in sockets))
+            outcomes = await asyncio.gather(*(_conversation(each, (address, port), size) for each in sockets))
         finally:
             for each in sockets:
                 each.close()
@@ -182,10 +182,10 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def _conversation(opened: socket.socket, address: str, size: int) -> bool:
+async def _conversation(opened: socket.socket, service: tuple[str, int], size: int) -> bool:
     loop, payload = asyncio.get_running_loop(), os.urandom(size)
     async with asyncio.timeout(PATIENCE):
-        await loop.sock_connect(opened, (address, _ECHO))
+        await loop.sock_connect(opened, service)
     async with asyncio.timeout(3 * PATIENCE):
         sending = asyncio.ensure_future(loop.sock_sendall(opened, payload))
         back = bytearray()

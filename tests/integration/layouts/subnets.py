@@ -275,15 +275,15 @@ def macvlan(area: str = "net") -> Iterator[Site]:
     """The reference `macvlan` plugin's: pods are on the node's LAN by devices that share their parent's wire, and take
     no frames but those for their own MAC. The LAN is a bridge behind a veth here."""
     with surroundings(area) as place:
-        place.bridge("lan", f"{_ROUTER}/16")
+        place.bridge("lan", f"{_ROUTER}/16", f"{_ROUTER6}/64")
         configure(
             place.node,
             "link add nic type veth peer name nicport\nlink set nicport master lan up\nlink set nic up",
         )
         inside(place.node, "sysctl", "-qw", "net.ipv6.conf.nic.disable_ipv6=1")
-        for name, mac, pod, own in (
-            ("macpod", POD_MAC, place.pod, _POD),
-            ("macpeer", PEER_MAC, place.peer, _PEER),
+        for name, mac, pod, own, own6 in (
+            ("macpod", POD_MAC, place.pod, _POD, _POD6),
+            ("macpeer", PEER_MAC, place.peer, _PEER, _PEER6),
         ):
             configure(
                 place.node,
@@ -291,12 +291,14 @@ def macvlan(area: str = "net") -> Iterator[Site]:
                 link set {name} netns {pod} name eth0""",
             )
             hasten(pod, "eth0")
-            _attach(place, pod, f"{own}/16", gateway=_ROUTER)
+            routes = f"route add default via {_ROUTER6}"
+            _attach(place, pod, f"{own}/16", f"{own6}/64", gateway=_ROUTER, routes=routes)
         place.settle()
         unsuited = "macvlan"
         yield Site(
             place.node, place.pod, place.peer, _POD, 16, _ROUTER, _ROUTER, _PEER,
-            targets=targets(place, _POD, _ROUTER, _PEER),
+            address6=_POD6, prefix6=64, gateway6=_ROUTER6,
+            targets=(*targets(place, _POD, _ROUTER, _PEER), *targets(place, _POD6, _ROUTER6, _PEER6)),
             wires=(Wire(place.node, "nicport", (POD_MAC, PEER_MAC)),),
             refusals={"bridge": unsuited, "macvtap": unsuited},
         )  # fmt: skip
