@@ -23,7 +23,7 @@ from shim.network.pod import PodNetwork, undo_at
 from shim.network.tap import close_tap
 from shim.network.wiring import TapOptions
 from tests.integration import layouts
-from tests.integration.guest_double import guest_behind
+from tests.integration.guest_double import guest_behind, guest_double
 from tests.integration.layouts import Site
 
 Make = Callable[[], AbstractContextManager[Site]]
@@ -109,23 +109,30 @@ sys.exit(hashlib.sha256(back).digest() != hashlib.sha256(data).digest())
 """
 
 
-async def test_a_megabyte_there_and_back_byte_for_byte(site: Site, dataplane: str) -> None:
-    """Segmentation and checksum offload of the veth must not leak into the tap, which has no header to say so."""
-    async with plumbed(site, dataplane=dataplane) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
-        for server, client, address in (
-            (guest, site.peer, site.address),
-            (site.peer, guest, site.peer_address),
-        ):
-            process = await asyncio.create_subprocess_exec(
-                "ip", "netns", "exec", server, sys.executable, "-c", SERVE, address, stdout=asyncio.subprocess.PIPE
-            )
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"ready\n"
-            done = await asyncio.to_thread(layouts.inside, client, sys.executable, "-c", ECHO, address)
-            if process.returncode is None and done.returncode:
-                process.kill()
-            assert done.returncode == 0, done.stderr
-            assert await process.wait() == 0
+async def echoed(server: str, client: str, address: str) -> None:
+    """A megabyte from `client` to `address` in the namespace `server` and back, compared byte for byte."""
+    process = await asyncio.create_subprocess_exec(
+        "ip", "netns", "exec", server, sys.executable, "-c", SERVE, address, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    done = await asyncio.to_thread(layouts.inside, client, sys.executable, "-c", ECHO, address)
+    if process.returncode is None and done.returncode:
+        process.kill()
+    assert done.returncode == 0, done.stderr
+    assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("vnet_hdr", [False, True])
+async def test_a_megabyte_there_and_back_byte_for_byte(site: Site, dataplane: str, vnet_hdr: bool) -> None:
+    """Segmentation and checksum offload of the veth must not leak into a tap that has no header to say so, and cross
+    one that has."""
+    async with plumbed(site, dataplane=dataplane, tap=TapOptions(vnet_hdr=vnet_hdr)) as (_, plan, taps):
+        with guest_double(taps, plan.guest, vnet_hdr=vnet_hdr) as guest:
+            await echoed(guest.name, site.peer, site.address)
+            await echoed(site.peer, guest.name, site.peer_address)
+            for largest in (guest.largest_sent, guest.largest_received):
+                assert (largest > 1514) is vnet_hdr
 
 
 @pytest.mark.parametrize("address", ["10.244.7.191", "10.244.7.0", "10.244.6.255"])
@@ -439,6 +446,28 @@ async def test_mtu_is_the_smaller_of_link_and_route() -> None:
             for device in ("tap0", "br0"):
                 assert "mtu 1400" in layouts.ip("link", "show", device, namespace=site.pod)
             assert await pings(guest, site.router, size=1372)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_a_guest_that_believes_in_1500_bytes_on_a_wire_of_1400(layout: str, dataplane: str) -> None:
+    """Its segments are clamped, its large answers cut up, and what it forbids to cut it hears of."""
+    make: Callable[..., AbstractContextManager[Site]] = LAYOUTS[layout]
+    with make(mtu=1400) as site:
+        async with plumbed(site, dataplane=dataplane) as (_, plan, taps):
+            assert plan.guest[0].mtu == 1400
+            with guest_double(taps, plan.guest, believes_in_1500=True) as guest:
+                large = ("ping", "-n", "-q", "-i", "0.05", "-c", "2", "-W", "1")
+                for size in ("1372", "1400", "1472", "1473", "4000"):
+                    for source, target in ((site.peer, site.address), (guest.name, site.peer_address)):
+                        argv = (*large, "-M", "dont", "-s", size, target)
+                        done = await asyncio.to_thread(layouts.inside, source, *argv)
+                        assert done.returncode == 0, (size, source, done.stdout)
+                forbidden = (*large, "-M", "do", "-s", "1450", site.peer_address)
+                done = await asyncio.to_thread(layouts.inside, guest.name, *forbidden)
+                assert "+1 errors" in done.stdout, "it hears of it once, and then knows"
+                await echoed(guest.name, site.peer, site.address)
+                await echoed(site.peer, guest.name, site.peer_address)
+                assert guest.largest_sent <= 1514
 
 
 async def test_a_hundred_at_once() -> None:
