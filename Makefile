@@ -52,7 +52,8 @@ format: .cache/unit ## make the formatting what lint wants
 proto: .cache/unit ## generate shim/wire from protos/
 	@$(VENV)/python protos/generate.py
 
-bench: setup ## how long a pod takes, against runc's on the same containerd
+bench: setup ## how long a pod takes against runc's, plumbing against ip(8), a guest's packets against a bare veth's
+	@$(SETUP) bench
 	@$(VENV)/python -m pytest tests/performance -s $(ARGS)
 
 clean: ## what was generated or built; the virtual environment and unpacked packages stay

@@ -37,8 +37,17 @@ fail() {
 . "$HERE/unpack.sh"
 
 step_packages() {
+    install_missing "${PACKAGES[@]}"
+}
+
+# Only `make bench` asks for this step.
+step_bench() {
+    install_missing iperf3
+}
+
+install_missing() {
     local package missing=()
-    for package in "${PACKAGES[@]}"; do
+    for package in "$@"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
