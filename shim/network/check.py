@@ -97,8 +97,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_at(path: Path, plan: Plan) -> Report:
-    """Check the guest that `plan` plumbed in the namespace at `path`. Raises NetworkFault where that is gone."""
-    namespace = await open_namespace(path)
+    """Check the guest that `plan` plumbed in the namespace at `path`. See `check`; a namespace that is gone is a
+    finding too."""
+    at = time.time_ns()
+    try:
+        namespace = await open_namespace(path)
+    except NetworkFault as error:
+        return Report(at=at, took=0.0, findings=tuple(each for nic in plan.nics for each in _out_of_reach(nic, error)))
     try:
         return await check(namespace, plan)
     finally:
@@ -124,8 +129,18 @@ def _edge(plan: Plan, nic: Nic) -> Edge:
     return next((each.edge for each in attached if each.path.wire == nic.index), Edge())
 
 
+def _families(nic: Nic) -> list[IPv4Interface | IPv6Interface]:
+    return [ip_interface(address) for address in (nic.address, nic.address6) if address]
+
+
+def _out_of_reach(nic: Nic, error: NetworkFault) -> list[Finding]:
+    """Nobody can be asked: the guest's network is not what it was made to be."""
+    verdict = _Verdict(Outcome.UNANSWERED, f"{error.subject}: {error.message}", error.remedy)
+    return [_finding(nic, f"ipv{own.version}", Probe.GUEST, verdict) for own in _families(nic)]
+
+
 async def _nic(namespace: Namespace, nic: Nic, edge: Edge) -> list[Finding]:
-    families = [ip_interface(address) for address in (nic.address, nic.address6) if address]
+    families = _families(nic)
     if not families:
         return [_finding(nic, "", Probe.GUEST, _Verdict(Outcome.NOT_ASKED, "it has no address to ask for"))]
     try:
@@ -139,8 +154,7 @@ async def _nic(namespace: Namespace, nic: Nic, edge: Edge) -> list[Finding]:
             proofs = [_Proofs(nic, edge, own, wire, inside).run() for own in families]
             return [finding for findings in await asyncio.gather(*proofs) for finding in findings]
     except NetworkFault as error:
-        verdict = _Verdict(Outcome.UNANSWERED, f"{error.subject}: {error.message}", error.remedy)
-        return [_finding(nic, f"ipv{own.version}", Probe.GUEST, verdict) for own in families]
+        return _out_of_reach(nic, error)
 
 
 class _Proofs:

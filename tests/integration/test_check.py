@@ -13,7 +13,9 @@ import pytest
 import uvloop
 
 from shim.network.check import Finding, Outcome, Probe, Report, check_at
+from shim.network.frames import open_frames
 from shim.network.interfaces import DATAPLANES
+from shim.network.namespace import open_namespace
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from shim.network.tap import close_tap
@@ -190,9 +192,10 @@ async def test_a_guest_that_nobody_can_find() -> None:
 
 
 @pytest.mark.parametrize("state", ["permanent", "reachable"])
-async def test_a_router_that_holds_another_mac_is_named(state: str, layout: str, site: Site) -> None:
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+async def test_a_router_that_holds_another_mac_is_named(dataplane: str, state: str, layout: str, site: Site) -> None:
     """One that has merely learned it corrects itself by the next thing it hears, so it must be asked before."""
-    async with plumbed(site) as (plan, _):
+    async with plumbed(site, dataplane=dataplane) as (plan, _):
         entry = (site.address, "lladdr", STRANGER, "dev", TOWARDS_POD[layout], "nud", state)
         layouts.ip("neigh", "replace", *entry, namespace=site.node)
         report = await check_at(site.path, plan)
@@ -206,8 +209,9 @@ async def test_a_router_that_holds_another_mac_is_named(state: str, layout: str,
         assert outcomes(report)["guest"] == outcomes(report)["gateway"] == "proven"
 
 
-async def test_a_guest_that_is_not_there(site: Site) -> None:
-    async with plumbed(site, answers=False) as (plan, _):
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+async def test_a_guest_that_is_not_there(dataplane: str, site: Site) -> None:
+    async with plumbed(site, answers=False, dataplane=dataplane) as (plan, _):
         report = await check_at(site.path, plan)
         found = by_probe(report)
         # A router that has learned the pod's MAC already, as from the first question, need not ask the guest.
@@ -224,6 +228,15 @@ async def test_a_gateway_that_is_down(layout: str, site: Site) -> None:
         report = await check_at(site.path, plan)
         assert outcomes(report) == {"guest": "proven", "gateway": "unanswered", "router": "not asked"}
         assert report.failed and site.gateway in by_probe(report)[Probe.GATEWAY].sentence
+
+
+async def test_a_namespace_that_is_gone() -> None:
+    with layouts.bridged() as site:
+        async with await PodNetwork.open(site.path) as network:
+            plan = await network.plan(seed=SEED)
+    report = await check_at(site.path, plan)
+    assert outcomes(report) == {"guest": "unanswered"} and report.failed
+    assert str(site.path) in report.findings[0].sentence
 
 
 async def test_a_pod_whose_network_was_taken_away(site: Site) -> None:
@@ -249,6 +262,27 @@ async def test_cancelled_at_any_moment_it_leaves_nothing_open() -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 assert descriptors() == before, f"after {delay} s"
+
+
+async def test_a_pods_own_traffic_is_not_looked_at() -> None:
+    with layouts.bridged() as site:
+        async with plumbed(site) as (plan, guest):
+            namespace = await open_namespace(site.path)
+            frames = await open_frames(namespace, plan.nics[0].name)
+            seen: list[bytes] = []
+            try:
+                listening = asyncio.create_task(frames.ask(lambda _: (), lambda frame, _: seen.append(frame), (1.0,)))
+                talk = "for i in 1 2 3; do echo > /dev/udp/10.88.0.1/9; echo > /dev/tcp/10.88.0.1/9; done"
+                await asyncio.to_thread(layouts.inside, guest, "bash", "-c", talk)
+                assert await asyncio.to_thread(layouts.pings, guest, site.router)
+                await listening
+            finally:
+                frames.close()
+                namespace.close()
+            # ARP, and ICMP over IPv4 or IPv6; what the ports that nobody listens at bring back is ICMP too.
+            kinds = {(frame[12:14], frame[23] if frame[12:14] == b"\x08\x00" else frame[20]) for frame in seen}
+            assert (b"\x08\x00", 1) in kinds
+            assert {kind for kind in kinds if kind[0] != b"\x08\x06"} <= {(b"\x08\x00", 1), (b"\x86\xdd", 58)}
 
 
 async def test_many_at_once() -> None:
