@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ import uvloop
 from shim import log
 from shim.config import Config
 from shim.daemon import make_node
-from shim.errors import InvalidRequest, NetworkFault, NotFound
+from shim.errors import InvalidRequest, NetworkFault, NotFound, ShimError
 from shim.network.namespace import namespace_path
 from shim.network.pod import PodNetwork
 from shim.oci.bundle import write_spec
@@ -27,6 +28,9 @@ from shim.process.stdio import Streams
 from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.teardown import dismantle
+
+_log = log.get(__name__)
 
 _NAMESPACE = "foreground"
 _NAMESPACES = ("mount", "pid", "ipc", "uts")
@@ -73,15 +77,54 @@ def foreground(
             raise InvalidRequest("there is no such file", subject=os.fspath(path))
     log.configure("warning" if config.log.level == "info" else config.log.level)
     # A directory of its own: neither the daemon nor another foreground run is to be met there.
-    own = config.run_dir / "foreground" / str(os.getpid())
-    config = msgspec.structs.replace(config, run_dir=own)
+    runs = config.run_dir / "foreground"
+    own = runs / str(os.getpid())
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(own):
+        uvloop.run(_clear_dead(config, sorted(runs.iterdir())))
+        config = msgspec.structs.replace(config, run_dir=own)
+        try:
+            status: int = uvloop.run(
+                _run(config, kernel, arguments, namespace_path(netns) if netns else None, initrd, wishes)
+            )
+            return status
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(run: Path) -> Iterator[None]:
+    """Hold a run's directory: one that nobody holds is a dead run's. Raises BlockingIOError where somebody does."""
+    with (run / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+async def _clear_dead(config: Config, runs: Iterable[Path]) -> None:
+    """Undo what runs that were killed left: a guest, its root, its plumbing in a namespace that somebody will ask
+    for again."""
+    for run in runs:
+        try:
+            with _lock(run):
+                await _clear(msgspec.structs.replace(config, run_dir=run))
+                await asyncio.to_thread(shutil.rmtree, run, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        except (ShimError, OSError) as error:
+            _log.error("a dead run's leftovers stay", directory=os.fspath(run), error=str(error))
+
+
+async def _clear(config: Config) -> None:
+    node = await make_node(config, lambda occurrence: None)
     try:
-        status: int = uvloop.run(
-            _run(config, kernel, arguments, namespace_path(netns) if netns else None, initrd, wishes)
-        )
-        return status
+        for record in (await asyncio.to_thread(node.journal.records)).values():
+            _log.warning("removing what a dead run left", container=record.container)
+            netns = record.plumbing.netns if record.plumbing else ""
+            await dismantle(node, record)
+            if netns:
+                await _settled(Path(netns))
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        node.reaper.stop()
 
 
 async def _run(

@@ -105,6 +105,38 @@ def test_run_serves_and_ctrl_c_restores(
     assert list((tmp_path / "run" / "foreground").iterdir()) == []
 
 
+def test_a_run_that_was_killed_is_cleared_away_by_the_next(
+    site: Site, config: Path, linux: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The namespace carries plumbing of a run that cannot take it back any more; its guest still lives."""
+    kernel, initrd = linux
+    before = layouts.dump(site.pod)
+    words = ("run", "--netns", site.pod, "--initrd", initrd, "--cmdline", "harness.poweroff=1", kernel)
+    process = subprocess.Popen(
+        command(config, "run", "--netns", site.pod, "--initrd", initrd, kernel),
+        cwd=paths.ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            if "unikernel-shim:" in layouts.ip("link", "show", "eth0", namespace=site.pod):
+                break
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    left = list((tmp_path / "run" / "foreground").iterdir())
+    assert [directory.name for directory in left] == [str(process.pid)]
+    done = shim(config, *words)
+    assert done.returncode == 0, done.stderr
+    assert "guest: ready" in done.stdout
+    assert layouts.dump(site.pod) == before
+    assert list((tmp_path / "run" / "foreground").iterdir()) == []
+
+
 def test_run_gives_the_guests_own_exit(config: Path, linux: tuple[Path, Path]) -> None:
     kernel, initrd = linux
     done = shim(config, "run", "--initrd", initrd, "--cmdline", "harness.poweroff=0", kernel)
