@@ -30,6 +30,8 @@ _SEPARATOR = "\x1e"
 #: What moves by itself.
 _RUNNING = ("valid_life_time", "preferred_life_time", "expires")
 _LASTING = 0xFFFFFFFF
+#: How often others want an interface to take frames that are not for it.
+_IMPOSED = ("promiscuity", "allmulti")
 
 
 def dump(namespace: str) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def without(found: dict[str, Any], devices: set[str]) -> dict[str, Any]:
     promiscuity, and filters of addresses."""
     kept = {name: [entry for entry in entries if not _of(entry, devices)] for name, entries in found.items()}
     for name in ("links", "addresses"):
-        kept[name] = [{key: value for key, value in link.items() if key != "promiscuity"} for link in kept[name]]
+        kept[name] = [{key: value for key, value in link.items() if key not in _IMPOSED} for link in kept[name]]
     return kept | {"multicast": [], "forwarding": []}
 
 
