@@ -212,6 +212,24 @@ def test_a_monitor_that_dies_while_no_daemon_runs(
     eventually(lambda: removed(pod))
 
 
+def test_a_pod_is_to_end_while_no_daemon_runs(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """It cannot, and the CNI plugin is not asked before eth0 is whole; once a daemon is back it can, rules and all."""
+    cri = containerd.cri
+    with cri.pod("unikernel") as pod:
+        unikernel(pod)
+        served(node, pod.address)
+        daemon.kill()
+        request = cri.messages.StopPodSandboxRequest(pod_sandbox_id=pod.id)
+        with pytest.raises(grpc.RpcError):
+            cri.call("StopPodSandbox", request, timeout=3)
+        assert f" {pod.address}/" in node.run("iptables-save", "-t", "nat")
+        daemon.start()
+        eventually(lambda: removed(pod))
+    assert f" {pod.address}/" not in node.run("iptables-save", "-t", "nat")
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.08, 0.15, 0.25, 0.4])
 def test_killed_while_it_creates(
     delay: float, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
