@@ -119,6 +119,10 @@ def guest_double(
             layouts.hasten(name, nic.name)
             layouts.sysctl(name, f"net.ipv6.conf.{nic.name}.accept_ra=0")
             layouts.configure(name, "\n".join(_lines(nic, number, _ETHERNET if believes_in_1500 else nic.mtu)))
+            for address in (nic.address, nic.address6) if number else ():
+                if address is not None:
+                    words = ("rule", "add", "from", str(address.ip), "lookup", str(100 + number))
+                    layouts.ip(f"-{address.version}", *words, namespace=name)
         layouts.settle(name)
         assert "dadfailed" not in layouts.ip("-6", "addr", namespace=name), "another has the guest's IPv6 address"
         yield guest
@@ -144,7 +148,6 @@ def _lines(nic: GuestInterface, number: int, mtu: int) -> Iterator[str]:
             yield f"route add {network} via {gateway} dev {nic.name} metric {100 + number}"
         if number:
             yield f"route add {everywhere} via {gateway} dev {nic.name} table {100 + number}"
-            yield f"rule add from {address.ip} lookup {100 + number}"
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tests.integration.layouts.namespaces import configure, sysctl
+from tests.integration.layouts.namespaces import configure, ip, sysctl
 from tests.integration.layouts.site import (
     CALICO_LINK_LOCAL,
     CALICO_MAC,
@@ -66,6 +66,7 @@ def routed(area: str = "net", mtu: int = 1500, pod_address: str = "10.244.7.130"
         yield Site(
             place.node, place.pod, place.peer, pod_address, 32, _NEXT_HOP, NODE, _PEER, mtu=mtu,
             targets=targets(place, pod_address, NODE, _PEER),
+            notes=("out of the guest's reach",),
             wires=(Wire(place.node, "calipod", (POD_MAC,)),),
         )  # fmt: skip
 
@@ -134,7 +135,8 @@ def aws(area: str = "net") -> Iterator[Site]:
 def aws_second_nic(area: str = "net") -> Iterator[Site]:
     """AWS's pods with a second network card: its address, gateway and routes are in a table of their own, chosen by a
     rule on the source."""
-    second, mac, hop = "10.244.9.20", "02:00:5e:10:00:22", "169.254.1.2"
+    second, second6, mac, hop = "10.244.9.20", "fd00:77::9:20", "02:00:5e:10:00:22", "169.254.1.2"
+    owners = {4: second, 6: second6}
     with aws(area) as site:
         place = Surroundings(site.node, site.pod, site.peer, site.targets[2].namespace, 9001)
         place.plug("enipod1", mac=mac, name="eth1", outside_mac="0a:00:5e:00:00:12")
@@ -144,17 +146,20 @@ def aws_second_nic(area: str = "net") -> Iterator[Site]:
             link set eth1 up
             route add {hop} dev eth1 scope link table 2
             route add default via {hop} dev eth1 table 2
-            rule add from {second} lookup 2""",
+            rule add from {second} lookup 2
+            addr add {second6}/128 dev eth1 nodad
+            route add ::/0 via fe80::1 dev eth1 table 2""",
         )
-        _pin(site.pod, "eth1", "0a:00:5e:00:00:12", hop)
-        _host_routes(place, (second, "enipod1"))
+        ip("-6", "rule", "add", "from", second6, "lookup", "2", namespace=site.pod)
+        _pin(site.pod, "eth1", "0a:00:5e:00:00:12", hop, "fe80::1")
+        _host_routes(place, (second, "enipod1"), (second6, "enipod1"))
         place.settle()
         yield replace(
             site,
             interfaces=("eth0", "eth1"),
             targets=(
                 *site.targets,
-                *(replace(target, own=second, interface="eth1") for target in site.targets if target.version == 4),
+                *(replace(target, own=owners[target.version], interface="eth1") for target in site.targets),
             ),
             wires=(*site.wires, Wire(site.node, "enipod1", (mac,))),
         )

@@ -40,6 +40,7 @@ def multus(area: str = "net") -> Iterator[Site]:
             targets=(*site.targets, Target("peer", site.peer, "192.168.1.3", "192.168.1.2", "net1")),
             bare=(Bare("net2", "192.168.2.2/24", site.peer, "192.168.2.3"),),
             wires=tuple(wires),
+            notes=("net2 has no address",),
         )
 
 

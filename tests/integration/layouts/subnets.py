@@ -249,6 +249,7 @@ def several_gateways(area: str = "net") -> Iterator[Site]:
                 Target("branch", branch, "10.20.0.1", _POD),
                 Target("branch", branch, "fd00:20::1", _POD6),
             ),
+            notes=("spare one",),
         )
 
 
@@ -259,7 +260,7 @@ def refusing_routes(area: str = "net") -> Iterator[Site]:
     routes = "blackhole 10.30.0.0/16\nunreachable 10.31.0.0/16\nprohibit 10.32.0.0/16"
     with bridged(area, routes="\n".join(f"route add {route}" for route in routes.splitlines())) as site:
         configure(site.node, "\n".join(f"addr add {address}/32 dev lo" for address in forbidden))
-        yield replace(site, forbidden=forbidden)
+        yield replace(site, forbidden=forbidden, notes=(r"10\.30\.0\.0/16 is dropped, as a route says",))
 
 
 @contextmanager
