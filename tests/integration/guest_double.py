@@ -101,8 +101,9 @@ def guest_double(
     """A guest with a NIC for each tap.
 
     `vnet_hdr`: the taps carry virtio-net headers, and offloads cross them. `believes_in_1500`: a stack that does not
-    know of MTUs. Where there are several NICs, packets from one's address leave by that one, as in guests that have a
-    stack for each. Raises AssertionError where duplicate address detection finds somebody else.
+    know of MTUs. With one NIC everything goes to its gateway, also what the gateway does not lead to, as in a stack
+    that knows nothing but a gateway. With several, packets from one's address leave by that one, as in guests that have
+    a stack for each. Raises AssertionError where duplicate address detection finds somebody else.
     """
     with layouts.namespaces("guest", area="double") as (name,), ExitStack() as stack:
         guest = GuestDouble(name, vnet_hdr)
@@ -118,7 +119,8 @@ def guest_double(
         for number, nic in enumerate(told):
             layouts.hasten(name, nic.name)
             layouts.sysctl(name, f"net.ipv6.conf.{nic.name}.accept_ra=0")
-            layouts.configure(name, "\n".join(_lines(nic, number, _ETHERNET if believes_in_1500 else nic.mtu)))
+            mtu = _ETHERNET if believes_in_1500 else nic.mtu
+            layouts.configure(name, "\n".join(_lines(nic, number, mtu, alone=len(told) == 1)))
             for address in (nic.address, nic.address6) if number else ():
                 if address is not None:
                     words = ("rule", "add", "from", str(address.ip), "lookup", str(100 + number))
@@ -132,7 +134,7 @@ def _inner_tap(namespace: str, name: str, index: int, vnet_hdr: bool) -> int:
     return layouts.within(namespace, lambda: create_tap(name, index, vnet_hdr=vnet_hdr))
 
 
-def _lines(nic: GuestInterface, number: int, mtu: int) -> Iterator[str]:
+def _lines(nic: GuestInterface, number: int, mtu: int, *, alone: bool) -> Iterator[str]:
     """What a guest's start-up code would do, in words for ip(8)."""
     yield f"link set {nic.name} address {nic.mac} mtu {mtu}"
     for address in (nic.address, nic.address6):
@@ -143,8 +145,8 @@ def _lines(nic: GuestInterface, number: int, mtu: int) -> Iterator[str]:
         if address is None or gateway is None:
             continue
         everywhere = "0.0.0.0/0" if isinstance(address, IPv4Interface) else "::/0"
-        networks = [str(network) for network in nic.routes if network.version == address.version] or [everywhere]
-        for network in networks:
+        networks = [str(network) for network in nic.routes if network.version == address.version and not alone]
+        for network in networks or [everywhere]:
             yield f"route add {network} via {gateway} dev {nic.name} metric {100 + number}"
         if number:
             yield f"route add {everywhere} via {gateway} dev {nic.name} table {100 + number}"

@@ -17,8 +17,10 @@ from tests.integration.layouts.host_routes import (
     ipv4_via_ipv6,
     ipv6_only_128,
     kindnet,
+    pairs,
     pointed,
     routed,
+    without_default,
 )
 from tests.integration.layouts.namespaces import (
     configure,
@@ -31,7 +33,7 @@ from tests.integration.layouts.namespaces import (
     sysctl,
     within,
 )
-from tests.integration.layouts.secondary import multus, no_interface
+from tests.integration.layouts.secondary import default_by_another, multus, no_interface
 from tests.integration.layouts.site import CALICO_MAC, POD_LINK_LOCAL, POD_MAC, Bare, Site, Target, Wire
 from tests.integration.layouts.snapshot import devices, differences, dump, without
 from tests.integration.layouts.subnets import (
@@ -74,8 +76,11 @@ ALL: dict[str, Callable[[], AbstractContextManager[Site]]] = {
     "cilium": cilium,
     "ipv6-128": ipv6_only_128,
     "ipv4-via-ipv6": ipv4_via_ipv6,
+    "slash31": pairs,
+    "routes-without-default": without_default,
     "macvlan": macvlan,
     "multus": multus,
+    "default-by-net1": default_by_another,
     "no-interface": no_interface,
 }
 

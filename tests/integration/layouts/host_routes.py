@@ -339,3 +339,41 @@ def ipv4_via_ipv6(area: str = "net") -> Iterator[Site]:
             targets=targets(place, own, NODE, _PEER),
             wires=(Wire(place.node, "calipod", (POD_MAC,)),),
         )  # fmt: skip
+
+
+@contextmanager
+def pairs(area: str = "net") -> Iterator[Site]:
+    """A /31 for each pod and its router (RFC 3021): two addresses and no other, neither of them the network's."""
+    own, peer = ("10.90.0.2", "10.90.0.3"), ("10.90.0.4", "10.90.0.5")
+    with surroundings(area) as place:
+        place.plug_both("pairpod", "pairpeer")
+        for pod, (address, router), device in ((place.pod, own, "pairpod"), (place.peer, peer, "pairpeer")):
+            configure(place.node, f"addr add {router}/31 dev {device}")
+            configure(
+                pod,
+                f"""addr add {address}/31 dev eth0
+                link set eth0 up
+                route add default via {router}""",
+            )
+        place.settle()
+        yield Site(
+            place.node, place.pod, place.peer, own[0], 31, own[1], own[1], peer[0],
+            targets=targets(place, own[0], own[1], peer[0]),
+            wires=(Wire(place.node, "pairpod", (POD_MAC,)),),
+        )  # fmt: skip
+
+
+@contextmanager
+def without_default(area: str = "net") -> Iterator[Site]:
+    """Routes by an off-link router to some networks, and none to the rest: the world answers, but not to this pod."""
+    inner = "10.200.0.1"
+    with routed(area) as site:
+        configure(site.node, f"addr add {inner}/32 dev lo")
+        configure(site.pod, f"route del default\nroute add 10.0.0.0/8 via {_NEXT_HOP} dev eth0")
+        router, peer, beyond = site.targets
+        yield replace(
+            site,
+            targets=(replace(router, address=inner), peer),
+            forbidden=(beyond.address,),
+            notes=("no default route",),
+        )

@@ -45,6 +45,39 @@ def multus(area: str = "net") -> Iterator[Site]:
 
 
 @contextmanager
+def default_by_another(area: str = "net") -> Iterator[Site]:
+    """Multus where the pod's default route is the secondary network's: eth0 leads to the cluster only."""
+    own, gateway, inner = "192.168.1.2", "192.168.1.1", "10.200.0.1"
+    with bridged(area) as site:
+        router, peer, beyond = site.targets
+        place = Surroundings(site.node, site.pod, site.peer, beyond.namespace, 1500)
+        place.plug("podnet1", mac="02:00:5e:10:01:02", name="net1")
+        place.bridge("lan1", f"{gateway}/24", ports=("podnet1",))
+        configure(site.node, f"addr add {inner}/32 dev lo")
+        configure(
+            site.pod,
+            f"""route del default
+            route add 10.0.0.0/8 via {site.gateway}
+            addr add {own}/24 dev net1
+            link set net1 up
+            route add default via {gateway}""",
+        )
+        settle(site.pod)
+        yield replace(
+            site,
+            interfaces=("eth0", "net1"),
+            targets=(
+                router,
+                peer,
+                Target("cluster", site.node, inner, site.address),
+                Target("router", site.node, gateway, own, "net1"),
+                Target("beyond", beyond.namespace, beyond.address, own, "net1"),
+            ),
+            wires=(*site.wires, Wire(site.node, "podnet1", ("02:00:5e:10:01:02",))),
+        )
+
+
+@contextmanager
 def no_interface(area: str = "net") -> Iterator[Site]:
     """A pod without a network: loopback alone, as without any plugin. (A pod on the host's network has the host's
     namespace, which is never plumbed; test_network.py says so.)"""
