@@ -29,6 +29,7 @@ from shim.errors import (
     WrongState,
 )
 from shim.network.check import Report
+from shim.network.tap import close_tap
 from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
 from shim.process import pidfd
@@ -83,6 +84,9 @@ class Container:
         self._lock = asyncio.Lock()
         self._exit: asyncio.Future[Exit] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        #: The descriptors that were handed to a monitor, its taps first. Kept open beyond its end: the kernel takes
+        #: a tap down when the last one is closed, which would keep the monitor from ending for tens of milliseconds.
+        self.handed: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Container {self.record.key} {self.init.status} unikernel={self.record.unikernel}>"
@@ -174,9 +178,16 @@ class Container:
         except (ShimError, OSError) as error:
             # Delete tries again and reports it; the exit must be told in any case.
             _log.error("the pod's network could not be restored yet", container=self.id, error=str(error))
+        self.let_go()
         running = [process.wait() for process in self.execs.values() if process.status is Status.RUNNING]
         if running:
             await asyncio.wait([asyncio.ensure_future(wait) for wait in running], timeout=_EXECS_END)
+
+    def let_go(self) -> None:
+        """Close what was handed to the monitor, with nobody waiting; harmless twice."""
+        handed, self.handed = self.handed, ()
+        for descriptor in handed:
+            close_tap(descriptor)
 
     async def _close_streams(self, process: Process) -> None:
         try:

@@ -23,7 +23,7 @@ from shim.sandbox.occurrences import Created
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.teardown import dismantle
-from shim.sandbox.unikernel import close_all, prepare
+from shim.sandbox.unikernel import prepare
 
 _log = log.get(__name__)
 
@@ -108,13 +108,12 @@ class _Creation:
 
     def __init__(self, node: Node, sandbox: Sandbox, record: ContainerRecord, spec: rewrite.Spec) -> None:
         self._node, self._sandbox, self._record, self._spec = node, sandbox, record, spec
-        self._handed: tuple[int, ...] = ()
         self._container: Container | None = None
 
     async def run(self, image: Unikernel | None) -> Container:
         node, record = self._node, self._record
         netns = await self._sandbox.netns_for(self._spec)
-        settle = 0.0
+        settle, handed = 0.0, tuple[int, ...]()
         if image is not None:
             self._sandbox.claim(record.container)
             record.unikernel = True
@@ -122,8 +121,7 @@ class _Creation:
             record.stderr = record.own_bundle / "stderr"
             node.journal.write(record.key, record)
             prepared = await prepare(node, record, self._spec, image, netns)
-            self._handed = prepared.descriptors
-            spec = prepared.spec
+            spec, handed = prepared.spec, prepared.descriptors
             settle = node.monitors[image.monitor].settle
         else:
             spec = await self._sandbox.ordinary(self._spec)
@@ -131,14 +129,13 @@ class _Creation:
                 record.own_bundle = node.container_dir(record.namespace, record.container)
                 node.journal.write(record.key, record)
                 spec = rewrite.with_root(spec, bundle.root_of(record.bundle, spec))
+        self._container = Container(node, record, spec, settle)
+        self._container.handed = handed
         if record.own_bundle is not None:
             await asyncio.to_thread(bundle.write_spec, record.own_bundle, spec)
-        self._container = Container(node, record, spec, settle)
         record.engine = True
         node.journal.write(record.key, record)
         await self._engine_create(self._container, spec)
-        close_all(self._handed)
-        self._handed = ()
         return self._container
 
     async def _engine_create(self, container: Container, spec: rewrite.Spec) -> None:
@@ -146,7 +143,7 @@ class _Creation:
         engine = node.engine.within(record.namespace)
         where = record.own_bundle or record.bundle
         systemd = uses_systemd(rewrite.cgroups_path(spec))
-        extra = {3 + position: descriptor for position, descriptor in enumerate(self._handed)}
+        extra = {3 + position: descriptor for position, descriptor in enumerate(container.handed)}
         with node.reaper.early_exits() as early:
             if record.streams.terminal:
                 socket = ConsoleSocket(console_path(node, record, ""))
@@ -179,8 +176,8 @@ class _Creation:
 
     async def abandon(self) -> None:
         """Close what this process holds of a creation that failed; the world's part is `teardown`'s."""
-        close_all(self._handed)
         if self._container is not None:
+            self._container.let_go()
             await self._container.init.close_streams(0.0)
             if self._container.stderr is not None:
                 self._container.stderr.close()

@@ -32,7 +32,7 @@ _MIB = 1 << 20
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to create the monitor's container; the caller closes `descriptors` once it has.
+    """What the engine needs to create the monitor's container; `descriptors` are open, the taps first, for as long as the monitor lives.
 
     The monitor finds them in that order, from the first one behind its standard streams.
     """
