@@ -32,9 +32,10 @@ _MIB = 1 << 20
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to create the monitor's container; `descriptors` are open, the taps first, for as long as the monitor lives.
+    """What the engine needs to create the monitor's container.
 
-    The monitor finds them in that order, from the first one behind its standard streams.
+    `descriptors` are open, the taps first, and the caller's to close; the monitor finds them in that order, from the
+    first one behind its standard streams.
     """
 
     spec: rewrite.Spec
