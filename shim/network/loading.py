@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+from shim.errors import NetworkFault
 from shim.network import bpf
 from shim.network.assembly import Assembler
 from shim.network.edge import Edge
@@ -17,7 +18,8 @@ from shim.network.programs import guest_side, hop_values, wire_side
 @asynccontextmanager
 async def loaded(operations: Iterable[AttachProgram]) -> AsyncIterator[dict[int, int]]:
     """The programs' descriptors, by their operation's `id`; closed afterwards, as what is attached is held by the
-    interface. Programs of one interface share what they know of next hops. Raises OSError."""
+    interface. Programs of one interface share what they know of next hops. Raises NetworkFault where the kernel takes
+    no programs."""
     wanted = list(operations)
     if not wanted:
         yield {}
@@ -45,11 +47,17 @@ def _load(operations: list[AttachProgram]) -> dict[int, int]:
             key = operation.path.wire, operation.edge
             if code.uses_map and key not in maps:
                 maps[key] = bpf.make_array(hop_values(operation.edge))
-            try:
-                programs[id(operation)] = bpf.load_classifier(code.code(maps.get(key, -1)), operation.side)
-            except OSError as error:
-                error.strerror = f"{operation.describe()}: {error.strerror}"
-                raise
+            programs[id(operation)] = bpf.load_classifier(code.code(maps.get(key, -1)), operation.side)
+    except OSError as error:
+        _close(programs.values())
+        fault = NetworkFault(
+            f"the kernel does not take the program that would {operation.describe()}: {error.strerror}",
+            subject=operation.link,
+            remedy="the daemon needs CAP_BPF and CAP_NET_ADMIN, the kernel CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF",
+        )
+        for note in getattr(error, "__notes__", ()):
+            fault.add_note(note)
+        raise fault from error
     except BaseException:
         _close(programs.values())
         raise

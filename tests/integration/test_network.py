@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -332,6 +333,22 @@ async def test_cancelled_at_any_moment_leaves_no_trace(site: Site, dataplane: st
             else:
                 await taken_back(network, plan, task.result())
             assert layouts.dump(site.pod) == before, f"after {delay} s"
+
+
+async def test_a_kernel_that_takes_no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locked down, or built without: the error says what is missing, and nothing is left."""
+
+    def refused(code: bytes, name: str) -> int:
+        raise PermissionError(errno.EPERM, "bpf: Operation not permitted")
+
+    monkeypatch.setattr("shim.network.bpf.load_classifier", refused)
+    with layouts.routed() as site:
+        before = layouts.dump(site.pod)
+        async with await PodNetwork.open(site.path) as network:
+            with pytest.raises(NetworkFault, match=r"does not take the program.*Operation not permitted.*CAP_BPF"):
+                await network.apply(await network.plan(seed=SEED))
+            await network.settled()
+        assert layouts.dump(site.pod) == before
 
 
 async def test_both_errors_are_kept_when_rolling_back_fails() -> None:
