@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -122,20 +122,28 @@ async def plumbed(site: Site, **options: Any) -> AsyncIterator[tuple[PodNetwork,
             await network.settled()
         layouts.settle(site.pod)
         ours = layouts.devices(after) - layouts.devices(before)
-        assert layouts.differences(layouts.without(before, set()), layouts.without(after, ours)) == []
-        assert layouts.differences(before, layouts.dump(site.pod)) == []
+        at_once = layouts.differences(layouts.without(before, set()), layouts.without(after, ours))
+        assert not at_once, at_once
+        in_the_end = layouts.differences(before, layouts.dump(site.pod))
+        assert not in_the_end, in_the_end
+
+
+async def reached(vantage: Vantage, addresses: Iterable[str]) -> list[str]:
+    """Those that answer a ping; the others are given up together."""
+
+    async def answers(address: str) -> bool:
+        try:
+            await vantage.ping(address)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    each = tuple(addresses)
+    return [address for address, yes in zip(each, await asyncio.gather(*map(answers, each)), strict=True) if yes]
 
 
 async def spoken_by(site: Site) -> list[str]:
     """The pod's namespace itself must be silent: whom it reaches all the same."""
     async with Vantage(site.pod) as pod:
-
-        async def reached(target: Target) -> bool:
-            try:
-                await pod.ping(target.address)
-            except (OSError, TimeoutError):
-                return False
-            return True
-
-        outcomes = await asyncio.gather(*(reached(target) for target in site.targets))
-        return [f"the pod itself reaches {target}" for target, yes in zip(site.targets, outcomes, strict=True) if yes]
+        found = await reached(pod, (target.address for target in site.targets))
+    return [f"the pod itself reaches {address}" for address in found]

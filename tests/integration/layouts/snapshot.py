@@ -73,11 +73,12 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def without(found: dict[str, Any], devices: set[str]) -> dict[str, Any]:
-    """A dump as it would be without those devices, and without what a device does to another one that it sits on:
-    promiscuity, and filters of addresses."""
+    """A dump as it would be without those devices, and without what goes with a device or comes by itself a moment
+    later: promiscuity and filters of addresses where one sat on another; what duplicate address detection holds up."""
     kept = {name: [entry for entry in entries if not _of(entry, devices)] for name, entries in found.items()}
     for name in ("links", "addresses"):
-        kept[name] = [{key: value for key, value in link.items() if key not in _IMPOSED} for link in kept[name]]
+        kept[name] = [_unhurried(link) for link in kept[name]]
+    kept["routes6"] = [route for route in kept["routes6"] if not _local(route) and route.get("table") != "local"]
     return kept | {"multicast": [], "forwarding": []}
 
 
@@ -90,6 +91,15 @@ def _still(entry: dict[str, Any]) -> None:
     for key in _RUNNING:
         if entry.get(key, _LASTING) < _LASTING:
             entry[key] = "running"
+
+
+def _unhurried(link: dict[str, Any]) -> dict[str, Any]:
+    addresses = [
+        {key: value for key, value in address.items() if key != "tentative"}
+        for address in link.get("addr_info", ())
+        if not (address["family"] == "inet6" and address["scope"] == "link")
+    ]
+    return {key: value for key, value in link.items() if key not in _IMPOSED} | {"addr_info": addresses}
 
 
 def _local(route: dict[str, Any]) -> bool:
