@@ -63,7 +63,9 @@ def dataplane_for(link: Link, wanted: str) -> Dataplane:
         raise InvalidRequest(
             f"there is no dataplane {wanted!r}", remedy=f"choose one of {', '.join((AUTO, *DATAPLANES))}"
         )
-    for dataplane in _PREFERENCE if wanted == AUTO else DATAPLANES:
+    # Hardware without a driver's name may be a virtual function, which gets frames for its own MAC only.
+    preferred: tuple[Dataplane, ...] = _PREFERENCE if link.kind else ("mirror",)
+    for dataplane in preferred if wanted == AUTO else DATAPLANES:
         if wanted not in (AUTO, dataplane):
             continue
         reason = "" if dataplane == "mirror" else _MIRROR_ONLY.get(link.kind, "")

@@ -7,8 +7,10 @@ only for addresses it has (ipvlan) keeps its configuration as well: what arrives
 
 from __future__ import annotations
 
+from shim.network import rtnetlink as rt
 from shim.network.interfaces import keeps_addresses
-from shim.network.operations import SetMtu, SetUp, Step
+from shim.network.layout import Link
+from shim.network.operations import SetAllMulticast, SetMtu, SetUp, Step
 from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
 from shim.network.wiring import Phases, Wiring
 
@@ -21,7 +23,7 @@ def wire(wiring: Wiring) -> Phases:
     carried = wiring.filters_of_link()
     return Phases(
         prepare=(*([] if kept else quiet_ipv6(layout, link)), *wiring.create_tap()),
-        vacate=(wiring.mark(), *([] if kept else vacate(layout, link))),
+        vacate=(wiring.mark(), *_hear_all(link), *([] if kept else vacate(layout, link))),
         settle=() if kept else tuple(disable_ipv6(layout, link)),
         join=(
             *([carried] if carried is not None else []),
@@ -32,3 +34,15 @@ def wire(wiring: Wiring) -> Phases:
             Step(do=SetUp(index=tap, link=wiring.tap), lapses=with_tap),
         ),
     )
+
+
+def _hear_all(link: Link) -> list[Step]:
+    """Nobody in the namespace joins the guest's groups. A veth has no filter that would mind."""
+    if link.kind == "veth" or link.flags & rt.IFF_ALLMULTI:
+        return []
+    return [
+        Step(
+            do=SetAllMulticast(index=link.index, link=link.name, on=True),
+            undo=(SetAllMulticast(index=link.index, link=link.name, on=False),),
+        )
+    ]

@@ -67,6 +67,10 @@ ROUTE = struct.Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst length, src length, tos, table, protocol, scope, type, flags
 NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+#: struct rta_cacheinfo: references, last use, expiry in 1/USER_HZ s, error, uses, id, timestamp, its age.
+ROUTE_CACHE = struct.Struct("=IIiIIIII")
+#: The clock of what the kernel tells programs (asm-generic/param.h).
+USER_HZ = 100
 RULE = struct.Struct("=BBBBBxxBI")  # struct fib_rule_hdr: family, dst length, src length, tos, table, action, flags
 TRAFFIC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
@@ -187,6 +191,7 @@ class Rta(IntEnum):
     CACHEINFO = 12
     TABLE = 15
     VIA = 18
+    EXPIRES = 23
     NH_ID = 30
     METRIC_MTU = 2  # RTAX_MTU, inside METRICS
 
@@ -253,6 +258,7 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_NOARP = 0x80
+IFF_ALLMULTI = 0x200
 ARPHRD_ETHER = 1
 
 IFA_F_SECONDARY = 0x01

@@ -11,6 +11,7 @@ What is on-link is what a route says, never what a prefix suggests. Three cases:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from shim.errors import NetworkFault
@@ -34,11 +35,13 @@ def identity(layout: Layout, link: Link) -> Address | None:
     return next(iter(good or mine), None)
 
 
-def smallest_prefix(own: IPv4Address) -> IPv4Network:
-    """The smallest prefix in which `own` is neither the network's nor the broadcast address and another host fits."""
+def smallest_prefix(own: IPv4Address, others: Iterable[IPv4Address] = ()) -> IPv4Network:
+    """The smallest prefix in which `own` is neither the network's nor the broadcast address and another host fits, and
+    none of `others` is either of the two."""
+    wanted = {own, *others}
     for length in range(_LONGEST, 0, -1):
         network = IPv4Network((own, length), strict=False)
-        if own not in (network.network_address, network.broadcast_address):
+        if not wanted & {network.network_address, network.broadcast_address}:
             return network
     return IPv4Network((0, 0))
 
@@ -78,7 +81,7 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         if not true:
             notes.append(f"{gateway} is out of the guest's reach: it stands for the gateway {next_hop}")
     else:
-        told = _answered_prefix(address)
+        told = _answered_prefix(address, [IPv4Address(each) for each in gateways if ":" not in each])
         others = [host for host in (told.network_address + 1, told.network_address + 2) if host != own]
         gateway = next_hop if _expressible(next_hop, own, told) else str(others[0])
         answers = (Answer(network=str(told), mac=router),)
@@ -168,9 +171,9 @@ def _alias(own: IPv4Address, network: IPv4Network) -> IPv4Address:
     return last if last != own else last - 1
 
 
-def _answered_prefix(address: Address) -> IPv4Network:
+def _answered_prefix(address: Address, gateways: Iterable[IPv4Address]) -> IPv4Network:
     """The pod's own prefix if the guest's address is a host of it: then its edges are nobody's address. Else the
-    smallest one, whose edges may be other pods' addresses: those two the guest cannot reach."""
+    smallest one whose edges are no next hop's; they may be other pods', and those two the guest cannot reach."""
     own = IPv4Address(address.address)
     declared = IPv4Network((own, 32 if address.peer else address.prefix), strict=False)
-    return declared if _host(own, declared) else smallest_prefix(own)
+    return declared if _host(own, declared) else smallest_prefix(own, gateways)

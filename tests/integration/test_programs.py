@@ -339,6 +339,32 @@ def test_the_next_hops_mac_is_followed_by_neighbour_discovery(wire: Loaded) -> N
     assert bpf.get(wire.map, 2, 8)[:6] == GUEST
 
 
+#: A router in a prefix that is answered for whole, as `ptp` leaves it, and a second way beside it.
+BEHIND = Edge(
+    own=("10.1.2.3",),
+    router=ROUTER.hex(":"),
+    answers=(Answer(network="10.1.2.0/24", mac=ROUTER.hex(":")),),
+    hops=(Hop(address="10.1.2.1", mac=REAL.hex(":")), Hop(address="10.9.9.9", mac=SECOND.hex(":"))),
+    steers=(Steer(network="0.0.0.0/0", hop=0), Steer(network="10.20.0.0/14", hop=1)),
+)
+
+
+@pytest.mark.parametrize("operation", [1, 2])
+def test_the_guest_learns_the_virtual_router_only(operation: int) -> None:
+    """A router that asks for the guest names itself, and the guest would go past the pod's routes to it."""
+    frame = arp(operation, "10.1.2.1", "10.1.2.3", source=REAL)
+    other = arp(operation, "10.1.2.9", "10.1.2.3", source=SECOND)
+    with loaded(wire_side(BEHIND, Path()), BEHIND) as wire:
+        assert wire.run(frame) == (PASS, frame[:22] + ROUTER + frame[28:])
+        assert bpf.get(wire.map, 0, 8)[:6] == REAL
+        assert wire.run(other) == (PASS, other)
+    with loaded(guest_side(BEHIND, Path(answer=1, wire=1)), BEHIND) as guest:
+        answer = arp(2, "10.1.2.3", "10.1.2.1", to=ROUTER)
+        assert guest.run(answer) == (PASS, REAL + answer[6:]), "and its answer finds the real one"
+        elsewhere = arp(2, "10.1.2.3", "10.1.2.9", to=SECOND)
+        assert guest.run(elsewhere) == (PASS, elsewhere)
+
+
 def test_a_pinned_next_hop_is_not_followed() -> None:
     edge = Edge(hops=(Hop(address="169.254.1.1", mac=REAL.hex(":"), pinned=True),), steers=EDGE.steers[:1], mtu=1400)
     with loaded(wire_side(edge, Path()), edge) as wire:

@@ -19,6 +19,7 @@ from shim.network.operations.links import (
     Enslave,
     Release,
     SetAlias,
+    SetAllMulticast,
     SetMac,
     SetMtu,
     SetUp,
@@ -48,6 +49,7 @@ __all__ = [
     "Operation",
     "Release",
     "SetAlias",
+    "SetAllMulticast",
     "SetMac",
     "SetMtu",
     "SetSysctl",
@@ -66,6 +68,7 @@ Operation = (
     | SetMac
     | SetMtu
     | SetAlias
+    | SetAllMulticast
     | SetUp
     | CreateBridge
     | CreateMacvtap

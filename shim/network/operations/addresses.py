@@ -119,7 +119,10 @@ def _with_address_flags(body: bytes, flags: int) -> bytes:
 
 
 def _settable_route(body: bytes) -> bytes:
-    """A dumped route without what only the kernel may say: state flags, usage counters, a next-hop object's content."""
+    """A dumped route without what only the kernel may say: state flags, usage counters, a next-hop object's content.
+
+    How long it has yet to live (a router's advertisement said) is told among the counters, and set apart from them.
+    """
     *head, flags = rt.ROUTE.unpack_from(body)
     out = rt.ROUTE.pack(*head, flags & rt.RTNH_SETTABLE)
     found = list(rt.attributes(body, rt.ROUTE.size))
@@ -127,10 +130,17 @@ def _settable_route(body: bytes) -> bytes:
     if any(kind == Rta.NH_ID for kind, _ in found):
         dropped |= {int(Rta.OIF), int(Rta.GATEWAY), int(Rta.VIA), int(Rta.MULTIPATH)}
     for kind, value in found:
+        if kind == Rta.CACHEINFO:
+            out += _expiry(value)
         if kind in dropped:
             continue
         out += rt.attribute(kind, _settable_hops(value) if kind == Rta.MULTIPATH else value)
     return out
+
+
+def _expiry(counters: bytes) -> bytes:
+    expires: int = rt.ROUTE_CACHE.unpack_from(counters)[2] if len(counters) >= rt.ROUTE_CACHE.size else 0
+    return rt.u32(Rta.EXPIRES, max(expires // rt.USER_HZ, 1)) if expires > 0 else b""
 
 
 def _settable_hops(value: bytes) -> bytes:

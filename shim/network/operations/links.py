@@ -63,6 +63,20 @@ class SetUp(NetlinkOperation, frozen=True):
         return (Request(Kind.NEWLINK, 0, body, self.describe()),)
 
 
+class SetAllMulticast(NetlinkOperation, frozen=True):
+    """Have an interface take every multicast frame, or only those of groups that somebody in the namespace joined."""
+
+    index: int
+    on: bool
+
+    def describe(self) -> str:
+        return f"have {self.link} take {'all multicast' if self.on else 'the multicast of its own groups'}"
+
+    def encode(self) -> tuple[Request, ...]:
+        body = rt.LINK.pack(0, 0, self.index, rt.IFF_ALLMULTI if self.on else 0, rt.IFF_ALLMULTI)
+        return (Request(Kind.NEWLINK, 0, body, self.describe()),)
+
+
 class CreateBridge(NetlinkOperation, frozen=True):
     """Make a bridge with that interface index: down, and not snooping multicast."""
 
@@ -92,7 +106,11 @@ class CreateBridge(NetlinkOperation, frozen=True):
 
 class CreateMacvtap(NetlinkOperation, frozen=True):
     """Make a macvtap with that interface index on the interface with the index `parent`, which it takes over whole
-    (passthru): both have one MAC, and every frame goes through it."""
+    (passthru): both have one MAC, and every frame goes through it.
+
+    It takes all multicast from the beginning, as it cannot know the guest's groups, among them those of neighbour
+    discovery. Set when it is up, that would stay on the parent for good (macvlan_stop does not take it back).
+    """
 
     index: int
     parent: int
@@ -104,7 +122,7 @@ class CreateMacvtap(NetlinkOperation, frozen=True):
     def encode(self) -> tuple[Request, ...]:
         body = b"".join(
             (
-                link_message(self.index),
+                rt.LINK.pack(0, 0, self.index, rt.IFF_ALLMULTI, rt.IFF_ALLMULTI),
                 rt.text(Ifla.IFNAME, self.link),
                 rt.u32(Ifla.LINK, self.parent),
                 rt.u32(Ifla.MTU, self.mtu),

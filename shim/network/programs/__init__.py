@@ -23,6 +23,8 @@ from shim.network.programs.steering import (
     follow_discovery,
     followed,
     hop_values,
+    pass_replies_on,
+    stand_in,
     steer,
     steers_of,
     write_hop,
@@ -52,8 +54,11 @@ def guest_side(edge: Edge, path: Path) -> Assembler:
         {kind: label for kind, label, on in ((ARP, "arp", arp), (IPV4, "ipv4", fourth), (IPV6, "ipv6", sixth)) if on}
     )
     then = {4: "ipv4.fit", 6: "ipv6.fit"} if edge.mtu else {4: "onward", 6: "onward"}
+    hidden = stand_in(edge)
     if arp:
-        answer_arp(writer, edge)
+        answer_arp(writer, edge, "arp.answer" if hidden else "onward")
+    if hidden:
+        pass_replies_on(writer, edge)
     if fourth:
         code.label("ipv4")
         steer(writer, edge, ".", then[4])
@@ -74,15 +79,15 @@ def wire_side(edge: Edge, path: Path) -> Assembler:
     """For frames from the wire."""
     writer = Writer(path)
     code = writer.code
-    fourth, sixth = followed(edge, "."), followed(edge, ":")
+    arp, sixth = bool(followed(edge, ".") or stand_in(edge)), followed(edge, ":")
     then = {IPV4: "ipv4.lower", IPV6: "ipv6.lower"} if edge.mtu else {}
-    if fourth:
+    if arp:
         then[ARP] = "arp"
     if sixth:
         then[IPV6] = "ipv6"
     writer.dispatch(then)
-    if fourth:
-        follow_arp(writer, fourth)
+    if arp:
+        follow_arp(writer, edge)
     if sixth:
         code.label("ipv6")
         follow_discovery(writer, sixth)

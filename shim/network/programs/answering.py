@@ -41,12 +41,13 @@ from shim.network.programs.writer import FP, FRAME, R1, R7, SCRATCH, SMALL, Writ
 OWN_QUESTION = 0x554C
 
 
-def answer_arp(writer: Writer, edge: Edge) -> None:
-    """At the label `arp`: requests that ask for an answered address become replies."""
+def answer_arp(writer: Writer, edge: Edge, otherwise: str) -> None:
+    """At the label `arp`: requests that ask for an answered address become replies; what is no request goes on at
+    `otherwise`, the copy holding all of it."""
     code = writer.code
     code.label("arp")
     writer.load(0, ARP_LENGTH)
-    writer.unless_equal(ARP_OPERATION, ARP_REQUEST, "onward")
+    writer.unless_equal(ARP_OPERATION, ARP_REQUEST, otherwise)
     code.load(4, R1, FP, FRAME + ARP_SENDER)
     code.jump_if(R1, "==", 0, "onward")  # the guest asks whether anybody has the address it is about to take
     # The target's address is not aligned to its size, which loading it at once asks for.

@@ -12,6 +12,7 @@ from shim.network.programs.frame import (
     ARP_LENGTH,
     ARP_SENDER,
     ARP_SENDER_MAC,
+    ARP_TARGET,
     ICMP6,
     IPV4_DESTINATION,
     IPV6_DESTINATION,
@@ -26,7 +27,7 @@ from shim.network.programs.frame import (
     TARGET_LINK_ADDRESS,
     mac_bytes,
 )
-from shim.network.programs.writer import CONTEXT, FP, FRAME, KEY, R0, R1, R2, R3, R4, R5, R8, VALUE, Writer
+from shim.network.programs.writer import CONTEXT, FP, FRAME, KEY, R0, R1, R2, R3, R4, R5, R8, SMALL, VALUE, Writer
 
 
 def steer(writer: Writer, edge: Edge, family: str, then: str) -> None:
@@ -66,7 +67,7 @@ def steer(writer: Writer, edge: Edge, family: str, then: str) -> None:
 
 def write_hop(writer: Writer, edge: Edge, then: dict[int, str]) -> None:
     """At the label `hop`: the frame is for the next hop whose number is at the key's place. Goes on at the label that
-    `then` has for the family (4 or 6) in R8."""
+    `then` has for the family (4 or 6) in R8, else at `onward`."""
     if not any(each.hop is not None for each in edge.steers):
         return
     code = writer.code
@@ -98,16 +99,52 @@ def followed(edge: Edge, family: str) -> list[tuple[int, str]]:
     return [(number, hop.address) for number, hop in enumerate(edge.hops) if not hop.pinned and family in hop.address]
 
 
-def follow_arp(writer: Writer, hops: Iterable[tuple[int, str]]) -> None:
-    """At the label `arp`: requests name their sender as replies do, and so do announcements."""
+def stand_in(edge: Edge) -> list[tuple[int, str]]:
+    """The next hops that the virtual router stands in for by their own address, with their numbers."""
+    answered = [ip_network(answer.network) for answer in edge.answers if answer.mac == edge.router]
+    return [
+        (number, hop.address)
+        for number, hop in enumerate(edge.hops)
+        if "." in hop.address and any(ip_address(hop.address) in network for network in answered)
+    ]
+
+
+def follow_arp(writer: Writer, edge: Edge) -> None:
+    """At the label `arp`: requests name their sender as replies do, and so do announcements.
+
+    Where the virtual router has a next hop's address, the guest must not learn the real MAC from it: it would go past
+    the pod's routes. So the frame then names the virtual router as its sender.
+    """
     code = writer.code
     code.label("arp")
     writer.load(0, ARP_LENGTH)
-    for number, address in hops:
+    hidden, heeded = dict(stand_in(edge)), dict(followed(edge, "."))
+    for number, hop in enumerate(edge.hops):
+        if number not in hidden and number not in heeded:
+            continue
         following = code.fresh("hop")
-        writer.unless_equal(ARP_SENDER, ip_address(address).packed, following)
-        _remember(writer, number, ARP_SENDER_MAC)
+        writer.unless_equal(ARP_SENDER, ip_address(hop.address).packed, following)
+        if number in heeded:
+            _remember(writer, number, ARP_SENDER_MAC)
+        if number in hidden:
+            writer.put(SMALL, mac_bytes(edge.router))
+            writer.write(ARP_SENDER_MAC, SMALL, 6)
         code.jump("onward")
+        code.label(following)
+    code.jump("onward")
+
+
+def pass_replies_on(writer: Writer, edge: Edge) -> None:
+    """What the guest answers to the virtual router, at the label `arp.answer`, is for the next hop that asked by it."""
+    code = writer.code
+    code.label("arp.answer")
+    writer.unless_equal(0, mac_bytes(edge.router), "onward")
+    for number, address in stand_in(edge):
+        following = code.fresh("hop")
+        writer.unless_equal(ARP_TARGET, ip_address(address).packed, following)
+        code.set(R8, 0)
+        code.store(4, FP, KEY, number)
+        code.jump("hop")
         code.label(following)
     code.jump("onward")
 
