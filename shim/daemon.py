@@ -52,6 +52,8 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
         config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns"):
             (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        for leftover in (config.run_dir / "engine" / "calls").iterdir():  # of calls that a former daemon died in
+            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise NodeFault(
             f"the run directory cannot be made: {os.strerror(error.errno or 0)}",

@@ -51,8 +51,9 @@ def _open_inside(root: Path, path: str) -> tuple[int, int]:
             beneath = _openat2(top, path.lstrip("/") or ".", _OPEN, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
         except OSError as error:
             # EXDEV stands for absolute links too, and those are the image's own. ENOSYS is Linux before 5.6, EPERM a
-            # system call filter that does not know openat2.
-            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EPERM):
+            # system call filter that does not know openat2. EAGAIN is a rename or mount anywhere on the machine
+            # meanwhile, after which the kernel cannot tell whether `..` led out.
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EAGAIN):
                 raise
             beneath = _walk(top, path)
     except BaseException:

@@ -86,12 +86,6 @@ async def test_what_it_says_when_all_is_proven(site: Site) -> None:
         assert site.gateway in found[Probe.GATEWAY].sentence
 
 
-def is_deaf_to_groups(finding: Finding) -> bool:
-    return (finding.probe, finding.family, finding.outcome) == (Probe.GUEST, "ipv6", Outcome.WRONG) and (
-        "only what is sent to its own MAC" in finding.sentence
-    )
-
-
 #: Where a permanent neighbour entry in the pod stands for a gateway that is not asked.
 PINNED = ("aws", "aws-second-nic", "azure")
 
@@ -112,10 +106,6 @@ async def test_every_layout_in_every_dataplane(name: str, dataplane: str) -> Non
                 await network.undo(plan)
                 await asyncio.gather(*(close_tap(tap) for tap in taps))
     failed = [finding for finding in report.findings if finding.failed]
-    if dataplane == "macvtap" and failed and all(is_deaf_to_groups(finding) for finding in failed):
-        pytest.xfail(
-            "a macvtap drops what is sent to multicast groups that it was not told of, so no router finds IPv6"
-        )
     assert not failed, report
     assert {finding.interface for finding in report.findings} == {nic.name for nic in plan.nics}
     for finding in report.findings:

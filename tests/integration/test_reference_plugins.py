@@ -152,7 +152,8 @@ async def test_plumbed_undone_and_deleted(tmp_path: Path, chain: str, dataplane:
                     failures += wiretap.intruders()
                     failures += await spoken_by(site)
                 assert failures == [], plan.guest
-            assert Rules.of(place.node) == attached != before
+            assert Rules.of(place.node) == attached
+            assert attached != before or chain == "macvlan", "macvlan alone leaves nothing on its node"
         for pod in (place.pod, place.peer):
             network.delete(pod)
         assert Rules.of(place.node) == before

@@ -192,7 +192,7 @@ def test_the_pause_container_dies_first(node: Node, containerd: Containerd, daem
         eventually(lambda: cri.sandbox(pod.id).state != cri.messages.SANDBOX_READY)
         cri.stop(container)
         cri.wait_exit(container)
-        assert containerd.netns(pod.address)  # eth0 is whole again
+        eventually(lambda: containerd.netns(pod.address))  # eth0 is whole again
 
 
 def test_a_monitor_that_dies_while_no_daemon_runs(
@@ -208,7 +208,7 @@ def test_a_monitor_that_dies_while_no_daemon_runs(
     time.sleep(0.3)
     daemon.start()
     assert cri.wait_exit(container).exit_code in (137, 255)
-    assert containerd.netns(pod.address)  # eth0 is whole again
+    eventually(lambda: containerd.netns(pod.address))  # eth0 is whole again
     eventually(lambda: removed(pod))
 
 
