@@ -20,7 +20,7 @@ from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from shim.network.tap import close_tap
 from tests.integration import layouts
-from tests.integration.guest_double import guest_behind, guest_double
+from tests.integration.guest_double import guest_behind
 from tests.integration.layouts import Site
 
 LAYOUTS: dict[str, Callable[[], AbstractContextManager[Site]]] = {
@@ -84,40 +84,6 @@ async def test_what_it_says_when_all_is_proven(site: Site) -> None:
         found = by_probe(report)
         assert site.mac in found[Probe.GUEST].sentence and site.mac in found[Probe.ROUTER].sentence
         assert site.gateway in found[Probe.GATEWAY].sentence
-
-
-#: Where a permanent neighbour entry in the pod stands for a gateway that is not asked.
-PINNED = ("aws", "aws-second-nic", "azure")
-
-
-@pytest.mark.parametrize("dataplane", DATAPLANES)
-@pytest.mark.parametrize("name", layouts.ALL)
-async def test_every_layout_in_every_dataplane(name: str, dataplane: str) -> None:
-    with layouts.ALL[name]() as site:
-        async with await PodNetwork.open(site.path) as network:
-            if dataplane in site.refusals:
-                pytest.skip(f"{name} is refused with {dataplane}: test_layouts")
-            plan = await network.plan(seed=SEED, dataplane=dataplane)
-            taps = await network.apply(plan)
-            try:
-                with guest_double(taps, plan.guest):
-                    report = await check_at(site.path, plan)
-            finally:
-                await network.undo(plan)
-                await asyncio.gather(*(close_tap(tap) for tap in taps))
-    failed = [finding for finding in report.findings if finding.failed]
-    assert not failed, report
-    assert {finding.interface for finding in report.findings} == {nic.name for nic in plan.nics}
-    for finding in report.findings:
-        nic = next(nic for nic in plan.nics if nic.name == finding.interface)
-        hop = nic.next_hop6 if finding.family == "ipv6" else nic.next_hop
-        expected = Outcome.PROVEN
-        if not finding.family or (finding.probe is not Probe.GUEST and not hop):
-            expected = Outcome.NOT_ASKED
-        elif finding.probe is Probe.GATEWAY and name in PINNED:
-            expected = Outcome.NOT_ASKED
-            assert "pinned" in finding.sentence
-        assert finding.outcome is expected, finding
 
 
 def test_on_uvloop(site: Site) -> None:
