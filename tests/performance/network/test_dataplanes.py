@@ -46,7 +46,7 @@ pytestmark = pytest.mark.timeout(900)
 _HERE = Path(__file__).parent
 _LAYOUTS: dict[str, Callable[[], AbstractContextManager[Site]]] = {"subnet": layouts.bridged, "/32": layouts.routed}
 _GUESTS = pytest.mark.parametrize(("layout", "vnet_hdr"), [("subnet", True), ("/32", True), ("subnet", False)])
-_ROUNDS = 5
+_ROUNDS = 7
 _ROUND_TRIP_ROUNDS = 15
 _FRAME_ROUNDS = 7
 #: Of one measurement, in seconds; iperf3 takes whole ones only.
@@ -125,7 +125,7 @@ async def _relay_alone(end: str, vnet_hdr: bool) -> AsyncIterator[Pair]:
 def _servers(namespace: str) -> Iterator[None]:
     """What answers in a namespace: iperf3 and the prober."""
     argv = ["ip", "netns", "exec", namespace, "iperf3", "-s", "-p", str(_IPERF_PORT)]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             with running(_HERE / "prober.py", "answer", namespace=namespace, ready=True):
                 yield
