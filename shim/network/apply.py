@@ -1,8 +1,8 @@
 """Carrying a plan out, and taking it back.
 
-Neighbouring operations of one sort travel together: netlink requests in one send, the rest in one visit to the
-namespace. Undoing runs every inverse of the plan whatever was done: each accepts that its work is done already, so the
-same code rolls back half a plan, repeats an interrupted undo, and cleans up after a crash.
+All of it happens in one visit to the namespace, where neighbouring netlink requests travel together. Undoing runs every
+inverse of the plan whatever was done: each accepts that its work is done already, so the same code rolls back half a
+plan, repeats an interrupted undo, and cleans up after a crash.
 
 Nobody waits for the kernel to take devices down, which takes it tens of milliseconds each: the interface has its
 configuration back before that, and `Namespace.background` sees to the rest.
@@ -21,7 +21,7 @@ from shim import log
 from shim.errors import NetworkFault
 from shim.network.loading import loaded
 from shim.network.namespace import Namespace
-from shim.network.netlink import Request, send_and_wait
+from shim.network.netlink import Netlink, Request, open_socket
 from shim.network.operations import (
     AttachProgram,
     CreateBridge,
@@ -53,7 +53,7 @@ async def apply(plan: Plan, namespace: Namespace) -> list[int]:
     if plan.resolve:
         plan = plan.resolved(await resolve(namespace, plan.resolve))
     progress = _Progress()
-    work = asyncio.ensure_future(_carry_out(plan.steps, namespace, progress))
+    work = asyncio.ensure_future(namespace.run(lambda: _carry_out(plan.steps, namespace.netlink, progress)))
     try:
         await asyncio.shield(work)
     except BaseException as failure:
@@ -94,15 +94,15 @@ class _Progress:
         self.descriptors: list[int] = []
 
 
-async def _carry_out(steps: Sequence[Step], namespace: Namespace, progress: _Progress) -> None:
-    """Stops at the first group in which something fails; raises OSError."""
+def _carry_out(steps: Sequence[Step], netlink: Netlink, progress: _Progress) -> None:
+    """Runs in the namespace. Stops at the first group in which something fails; raises OSError, NetworkFault."""
     for local, group in _groups(steps, lambda step: step.do):
         if local:
-            await namespace.run(lambda group=group: _run_all(group, progress))  # type: ignore[misc]
+            _run_all(group, progress)
             continue
-        async with loaded(step.do for step in group if isinstance(step.do, AttachProgram)) as programs:
+        with loaded(step.do for step in group if isinstance(step.do, AttachProgram)) as programs:
             sent = [(step, request) for step in group for request in _encode(step.do, programs)]
-            outcomes = await namespace.netlink.attempt([request for _, request in sent])
+            outcomes = netlink.attempt([request for _, request in sent])
         failed = {id(step): outcome for (step, _), outcome in zip(sent, outcomes, strict=True) if outcome is not None}
         progress.attempted += [step for step in group if not (isinstance(step.do, _MAKING) and id(step) in failed)]
         for error in failed.values():
@@ -141,35 +141,36 @@ def _encode(operation: Operation, programs: Mapping[int, int]) -> tuple[Request,
 
 
 async def _take_back(steps: Sequence[Step], namespace: Namespace) -> list[OSError]:
-    failures: list[OSError] = []
-    refused: list[tuple[str, OSError]] = []
-    gone: set[str] = set()
     inverses = undoing(steps)
     devices = [operation for operation in inverses if isinstance(operation, DelLink)]
     try:
-        failures += await _put_back(inverses[: len(inverses) - len(devices)], namespace, refused, gone)
+        return await namespace.run(lambda: _put_back(inverses[: len(inverses) - len(devices)], namespace.netlink))
     finally:
         if devices:
             namespace.background(lambda: _remove(devices))
-    # Of an interface that is gone nothing can be put back, whatever words the kernel finds for it.
-    return failures + [error for link, error in refused if link not in gone]
 
 
 def _remove(devices: Sequence[DelLink]) -> None:
-    """Runs in the namespace, and blocks."""
-    for operation, outcome in zip(devices, send_and_wait([r for each in devices for r in each.encode()]), strict=True):
-        if outcome is not None and not _settles(operation, outcome):
-            _log.error("a device is left behind", device=operation.link, error=outcome.strerror)
+    """Runs in the namespace, long after the caller went on: with a socket of its own."""
+    netlink = Netlink(open_socket())
+    try:
+        sent = [(device, request) for device in devices for request in device.encode()]
+        outcomes = netlink.attempt([request for _, request in sent])
+    finally:
+        netlink.close()
+    for (device, _), outcome in zip(sent, outcomes, strict=True):
+        if outcome is not None and not _settles(device, outcome):
+            _log.error("a device is left behind", device=device.link, error=outcome.strerror)
 
 
-async def _put_back(
-    operations: Sequence[Operation], namespace: Namespace, refused: list[tuple[str, OSError]], gone: set[str]
-) -> list[OSError]:
-    """Returns what failed outright; what the kernel refused is judged once it is known which interfaces are gone."""
+def _put_back(operations: Sequence[Operation], netlink: Netlink) -> list[OSError]:
+    """Runs in the namespace. Tries everything; returns what failed."""
     failures: list[OSError] = []
+    refused: list[tuple[str, OSError]] = []
+    gone: set[str] = set()
     for local, group in _groups(operations, lambda operation: operation):
         if local:
-            failures += await namespace.run(lambda group=group: _run_tolerantly(group))  # type: ignore[misc]
+            failures += _run_tolerantly(group)
             continue
         sent = [
             (operation, request)
@@ -177,7 +178,7 @@ async def _put_back(
             if isinstance(operation, NetlinkOperation)
             for request in operation.encode()
         ]
-        outcomes = await namespace.netlink.attempt([request for _, request in sent])
+        outcomes = netlink.attempt([request for _, request in sent])
         for (operation, _), outcome in zip(sent, outcomes, strict=True):
             if outcome is None:
                 continue
@@ -185,7 +186,8 @@ async def _put_back(
                 gone.add(operation.link)
             elif not _settles(operation, outcome):
                 refused.append((operation.link, outcome))
-    return failures
+    # Of an interface that is gone nothing can be put back, whatever words the kernel finds for it.
+    return failures + [error for link, error in refused if link not in gone]
 
 
 def _run_tolerantly(operations: Sequence[Operation]) -> list[OSError]:

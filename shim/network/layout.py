@@ -17,7 +17,7 @@ import msgspec
 from shim.errors import NetworkFault
 from shim.network import rtnetlink as rt
 from shim.network.namespace import Namespace
-from shim.network.netlink import NetlinkError
+from shim.network.netlink import Netlink, NetlinkError
 from shim.network.rtnetlink import Family, Fra, Ifa, Ifla, Kind, Message, Nda, Rta, Tca
 
 _SYSCTL = Path("/proc/sys")
@@ -189,26 +189,28 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read(namespace: Namespace) -> Layout:
     """The namespace's layout. Raises NetworkFault if the kernel does not say."""
-    netlink = namespace.netlink
-    link = rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
     try:
-        dumps = Dumps(
-            links=await netlink.dump(Kind.GETLINK, link, "list interfaces"),
-            addresses=await netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses"),
-            routes=await netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"),
-            neighbours=await netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours"),
-            rules=await netlink.dump(Kind.GETRULE, rt.RULE.pack(0, 0, 0, 0, 0, 0, 0), "list policy rules"),
-            disciplines=await netlink.dump(Kind.GETQDISC, rt.TRAFFIC.pack(0, 0, 0, 0, 0), "list queueing disciplines"),
-        )
+        dumps, sysctls = await namespace.run(lambda: _read(namespace.netlink))
     except NetlinkError as error:
         raise NetworkFault(f"the namespace cannot be read: {error.strerror}", subject=str(namespace.path)) from error
-    found = from_messages(dumps)
-    names = tuple(link.name for link in found.links if not link.flags & rt.IFF_LOOPBACK)
-    try:
-        sysctls = await namespace.run(lambda: _read_settings(names))
     except OSError as error:
         raise NetworkFault(f"the namespace cannot be entered: {error.strerror}", subject=str(namespace.path)) from error
-    return msgspec.structs.replace(found, sysctls=sysctls)
+    return msgspec.structs.replace(from_messages(dumps), sysctls=sysctls)
+
+
+def _read(netlink: Netlink) -> tuple[Dumps, dict[str, str]]:
+    """Runs in the namespace."""
+    link = rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
+    dumps = Dumps(
+        links=netlink.dump(Kind.GETLINK, link, "list interfaces"),
+        addresses=netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses"),
+        routes=netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"),
+        neighbours=netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours"),
+        rules=netlink.dump(Kind.GETRULE, rt.RULE.pack(0, 0, 0, 0, 0, 0, 0), "list policy rules"),
+        disciplines=netlink.dump(Kind.GETQDISC, rt.TRAFFIC.pack(0, 0, 0, 0, 0), "list queueing disciplines"),
+    )
+    links = [_link(message.body) for message in dumps.links]
+    return dumps, _read_settings(tuple(link.name for link in links if not link.flags & rt.IFF_LOOPBACK))
 
 
 class Dumps(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from shim.errors import NetworkFault
 from shim.network import bpf
@@ -15,23 +14,12 @@ from shim.network.operations import AttachProgram
 from shim.network.programs import guest_side, hop_values, wire_side
 
 
-@asynccontextmanager
-async def loaded(operations: Iterable[AttachProgram]) -> AsyncIterator[dict[int, int]]:
+@contextmanager
+def loaded(operations: Iterable[AttachProgram]) -> Iterator[dict[int, int]]:
     """The programs' descriptors, by their operation's `id`; closed afterwards, as what is attached is held by the
-    interface. Programs of one interface share what they know of next hops. Raises NetworkFault where the kernel takes
-    no programs."""
-    wanted = list(operations)
-    if not wanted:
-        yield {}
-        return
-    work = asyncio.ensure_future(asyncio.to_thread(_load, wanted))
-    try:
-        descriptors = await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if work.exception() is None:
-            _close(work.result().values())
-        raise
+    interface. Programs of one interface share what they know of next hops. Blocks for a millisecond; raises
+    NetworkFault where the kernel takes no programs."""
+    descriptors = _load(list(operations))
     try:
         yield descriptors
     finally:

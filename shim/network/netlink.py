@@ -1,20 +1,20 @@
-"""An rtnetlink socket on any asyncio loop.
+"""An rtnetlink socket, for threads.
 
-uvloop makes no AF_NETLINK endpoints, so the socket is plain and non-blocking and the loop watches its descriptor.
 The kernel works a request off inside sendmsg(2), where it may wait for the one lock of all network configuration on
-the machine or for a device to be torn down; therefore sending happens in a thread and receiving on the loop.
+the machine or for a device to be torn down. So all of this blocks, and is used from a thread (`Namespace.run`), which
+does all its sending and receiving in one go: a change of threads costs more than most requests do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import itertools
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from shim.network.rtnetlink import HEADER, Flag, Kind, Message, attributes, message, messages
 
@@ -35,8 +35,8 @@ _BATCH_MESSAGES = 256
 _BATCH_BYTES = 64 << 10
 #: A dump that the kernel marks as inconsistent is repeated; a namespace that changes this often is not settling.
 _DUMP_ATTEMPTS = 16
-
-T = TypeVar("T")
+#: Answers are there before sendmsg(2) returns; a kernel that lets one wait so long (seconds) is in trouble.
+_PATIENCE = 10.0
 
 
 class NetlinkError(OSError):
@@ -59,9 +59,10 @@ class Request(NamedTuple):
 
 
 def open_socket() -> socket.socket:
-    """A non-blocking rtnetlink socket in the calling thread's network namespace. Raises OSError."""
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    """An rtnetlink socket in the calling thread's network namespace. Raises OSError."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
+        opened.settimeout(_PATIENCE)
         opened.bind((0, 0))
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             opened.setsockopt(_SOL_NETLINK, option, 1)
@@ -76,41 +77,49 @@ def open_socket() -> socket.socket:
 
 
 class Netlink:
-    """Requests and dumps over one socket, one transaction at a time. Owns the socket."""
+    """Requests and dumps over one socket, one transaction at a time. Owns the socket. Everything raises OSError where
+    the socket fails."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()
         self._sequence = itertools.count(1)
         #: How many sends and dumps were made; a figure for tests and traces.
         self.round_trips = 0
 
-    async def dump(self, kind: Kind, body: bytes, operation: str) -> list[Message]:
+    def dump(self, kind: Kind, body: bytes, operation: str) -> list[Message]:
         """Every object of one sort. `kind` is a GET. Raises NetlinkError; EINTR if it changes under every attempt."""
         for _ in range(_DUMP_ATTEMPTS):
-            found, consistent = await self._exclusive(lambda: self._dump_once(kind, body, operation))
+            with self._lock:
+                found, consistent = self._dump_once(kind, body, operation)
             if consistent:
                 return found
         raise NetlinkError(errno.EINTR, operation, "the namespace kept changing")
 
-    async def get(self, kind: Kind, body: bytes, operation: str) -> Message:
+    def get(self, kind: Kind, body: bytes, operation: str) -> Message:
         """One object. Raises NetlinkError (ENOENT, ENODEV) if there is none."""
-        return await self._exclusive(lambda: self._get_once(kind, body, operation))
+        with self._lock:
+            sequence = next(self._sequence)
+            self._send(message(kind, Flag.REQUEST, sequence, body))
+            received = next(self._answers(sequence))
+        if received.kind == Kind.ERROR:
+            raise _error(received, operation) or NetlinkError(errno.ENOENT, operation)
+        return received
 
-    async def attempt(self, requests: Sequence[Request]) -> list[NetlinkError | None]:
+    def attempt(self, requests: Sequence[Request]) -> list[NetlinkError | None]:
         """Send all, in as few sends as fit, and return each one's outcome in order.
 
-        The kernel does not stop at a failure: later requests of the list are still carried out. Cancellation is
-        delivered only once everything sent is acknowledged, so the caller knows that nothing is still under way.
+        The kernel does not stop at a failure: later requests of the list are still carried out.
         """
         outcomes: list[NetlinkError | None] = []
-        for batch in _batches(requests):
-            outcomes += await self._exclusive(lambda batch=batch: self._send_batch(batch))  # type: ignore[misc]
+        with self._lock:
+            for batch in _batches(requests):
+                outcomes += self._send_batch(batch)
         return outcomes
 
-    async def execute(self, requests: Sequence[Request]) -> None:
+    def execute(self, requests: Sequence[Request]) -> None:
         """Send all; raises the first NetlinkError there is."""
-        for outcome in await self.attempt(requests):
+        for outcome in self.attempt(requests):
             if outcome is not None:
                 raise outcome
 
@@ -118,112 +127,55 @@ class Netlink:
         """Close the socket; harmless twice."""
         self._socket.close()
 
-    async def _exclusive(self, transaction: Callable[[], Awaitable[T]]) -> T:
-        async with self._lock:
-            task = asyncio.ensure_future(transaction())
-            try:
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                await asyncio.wait([task])
-                if not task.cancelled():
-                    task.exception()  # looked at, so that asyncio does not report it as lost
-                raise
-
-    async def _send_batch(self, batch: Sequence[Request]) -> list[NetlinkError | None]:
+    def _send_batch(self, batch: Sequence[Request]) -> list[NetlinkError | None]:
         pending: dict[int, int] = {}
         outcomes: list[NetlinkError | None] = [None] * len(batch)
         data = bytearray()
         for position, request in enumerate(batch):
-            sequence = self._next()
+            sequence = next(self._sequence)
             pending[sequence] = position
             data += message(request.kind, request.flags | Flag.REQUEST | Flag.ACK, sequence, request.body)
-        await self._send(bytes(data))
+        self._send(bytes(data))
         while pending:
-            for received in await self._receive():
+            for received in self._receive():
                 if received.kind == Kind.ERROR and received.sequence in pending:
                     position = pending.pop(received.sequence)
                     outcomes[position] = _error(received, batch[position].operation)
         return outcomes
 
-    async def _dump_once(self, kind: Kind, body: bytes, operation: str) -> tuple[list[Message], bool]:
-        sequence = self._next()
-        await self._send(message(kind, Flag.REQUEST | Flag.DUMP, sequence, body))
+    def _dump_once(self, kind: Kind, body: bytes, operation: str) -> tuple[list[Message], bool]:
+        sequence = next(self._sequence)
+        self._send(message(kind, Flag.REQUEST | Flag.DUMP, sequence, body))
         found: list[Message] = []
         consistent = True
-        while True:
-            for received in await self._receive():
-                if received.sequence != sequence:
-                    continue
-                consistent = consistent and not received.flags & Flag.DUMP_INTR
-                if received.kind == Kind.ERROR:
-                    error = _error(received, operation)
-                    if error is not None:
-                        raise error
-                elif received.kind == Kind.DONE:
-                    status = struct.unpack_from("=i", received.body)[0] if len(received.body) >= 4 else 0
-                    if status < 0:
-                        raise NetlinkError(-status, operation)
-                    return found, consistent
-                else:
-                    found.append(received)
+        for received in self._answers(sequence):
+            consistent = consistent and not received.flags & Flag.DUMP_INTR
+            if received.kind == Kind.ERROR:
+                error = _error(received, operation)
+                if error is not None:
+                    raise error
+            elif received.kind == Kind.DONE:
+                status = struct.unpack_from("=i", received.body)[0] if len(received.body) >= 4 else 0
+                if status < 0:
+                    raise NetlinkError(-status, operation)
+                break
+            else:
+                found.append(received)
+        return found, consistent
 
-    async def _get_once(self, kind: Kind, body: bytes, operation: str) -> Message:
-        sequence = self._next()
-        await self._send(message(kind, Flag.REQUEST, sequence, body))
+    def _answers(self, sequence: int) -> Iterator[Message]:
+        """What comes for one request, without end: the caller knows when it has all."""
         while True:
-            for received in await self._receive():
-                if received.sequence != sequence:
-                    continue
-                if received.kind != Kind.ERROR:
-                    return received
-                raise _error(received, operation) or NetlinkError(errno.ENOENT, operation)
+            for received in self._receive():
+                if received.sequence == sequence:
+                    yield received
 
-    async def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         self.round_trips += 1
-        await asyncio.to_thread(self._socket.sendto, data, (0, 0))
+        self._socket.sendto(data, (0, 0))
 
-    async def _receive(self) -> list[Message]:
-        # Answers are queued before sendto returns, so the first read nearly always succeeds.
-        while True:
-            try:
-                return list(messages(self._socket.recv(_DATAGRAM)))
-            except BlockingIOError:
-                await self._readable()
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(self._socket.fileno(), wake)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(self._socket.fileno())
-
-    def _next(self) -> int:
-        return next(self._sequence) & 0xFFFFFFFF
-
-
-def send_and_wait(requests: Sequence[Request]) -> list[NetlinkError | None]:
-    """The same as `Netlink.attempt` for a thread that may block: over a socket of its own, one request after the
-    other, since each may take long. Raises OSError where there is no socket to be had."""
-    outcomes: list[NetlinkError | None] = []
-    with open_socket() as opened:
-        opened.setblocking(True)
-        for sequence, request in enumerate(requests, 1):
-            flags = request.flags | Flag.REQUEST | Flag.ACK
-            opened.sendto(message(request.kind, flags, sequence, request.body), (0, 0))
-            answer = next(
-                received
-                for received in messages(opened.recv(_DATAGRAM))
-                if received.kind == Kind.ERROR and received.sequence == sequence
-            )
-            outcomes.append(_error(answer, request.operation))
-    return outcomes
+    def _receive(self) -> list[Message]:
+        return list(messages(self._socket.recv(_DATAGRAM)))
 
 
 def _batches(requests: Sequence[Request]) -> list[list[Request]]:

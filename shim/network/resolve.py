@@ -52,7 +52,7 @@ async def _resolve(namespace: Namespace, hop: Unresolved, timeout: float) -> str
             if entry is not None and entry.valid:
                 return entry.mac
             if entry is None or entry.state in (0, rt.NUD_FAILED):
-                await namespace.netlink.execute([_ask(hop)])
+                await namespace.run(lambda: namespace.netlink.execute([_ask(hop)]))
             if time.monotonic() >= deadline:
                 break
             await asyncio.sleep(wait)
@@ -71,7 +71,9 @@ async def _resolve(namespace: Namespace, hop: Unresolved, timeout: float) -> str
 
 async def _look_up(namespace: Namespace, hop: Unresolved) -> Neighbour | None:
     try:
-        found = await namespace.netlink.get(Kind.GETNEIGH, _key(hop, 0), f"look {hop.address} up")
+        found = await namespace.run(
+            lambda: namespace.netlink.get(Kind.GETNEIGH, _key(hop, 0), f"look {hop.address} up")
+        )
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return None
