@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from shim.network.check import Outcome
+from shim.network.checking.check import Outcome
 from shim.sandbox.checks import Checker
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status

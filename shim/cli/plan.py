@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from shim.network import describe
-from shim.network.namespace import namespace_path
+from shim.network.kernel.namespace import namespace_path
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 

@@ -19,7 +19,7 @@ from shim import log
 from shim.config import Config
 from shim.daemon import make_node
 from shim.errors import InvalidRequest, NetworkFault, NotFound, ShimError
-from shim.network.namespace import namespace_path
+from shim.network.kernel.namespace import namespace_path
 from shim.network.pod import PodNetwork
 from shim.oci.bundle import write_spec
 from shim.oci.rewrite import Spec

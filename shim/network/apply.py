@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from shim import log
 from shim.errors import NetworkFault
-from shim.network.loading import loaded
-from shim.network.namespace import Namespace
-from shim.network.netlink import Netlink, Request, open_socket
+from shim.network.kernel.namespace import Namespace
+from shim.network.kernel.netlink import Netlink, Request, open_socket
+from shim.network.kernel.tap import close_tap
 from shim.network.operations import (
     AttachProgram,
     CreateBridge,
@@ -34,8 +34,8 @@ from shim.network.operations import (
     Step,
 )
 from shim.network.plan import Plan, undoing
+from shim.network.programs.loading import loaded
 from shim.network.resolve import resolve
-from shim.network.tap import close_tap
 
 T = TypeVar("T")
 

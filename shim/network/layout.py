@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from shim.errors import NetworkFault
-from shim.network import rtnetlink as rt
-from shim.network.namespace import Namespace
-from shim.network.netlink import Netlink, NetlinkError
-from shim.network.rtnetlink import Family, Fra, Ifa, Ifla, Kind, Message, Nda, Rta, Tca
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.namespace import Namespace
+from shim.network.kernel.netlink import Netlink, NetlinkError
+from shim.network.kernel.rtnetlink import Family, Fra, Ifa, Ifla, Kind, Message, Nda, Rta, Tca
 
 _SYSCTL = Path("/proc/sys")
 #: Settings of an interface that plumbing touches and undoing must know, below net/ipv6/conf/NAME.

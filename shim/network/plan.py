@@ -10,13 +10,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 
 import msgspec
 
-from shim.network import bridge, macvtap, mirror
-from shim.network.addressing import Attachment, attach
-from shim.network.interfaces import AUTO, Dataplane, candidates, chosen, dataplane_for, refuse_plumbed
+from shim.network.addressing.attachment import Attachment, attach
+from shim.network.addressing.interfaces import AUTO, Dataplane, candidates, chosen, dataplane_for, refuse_plumbed
+from shim.network.dataplanes import bridge, macvtap, mirror
+from shim.network.dataplanes.wiring import TapOptions, Wiring, in_order
 from shim.network.layout import Layout
 from shim.network.operations import AttachProgram, CreateTap, DelLink, OpenMacvtap, Operation, Step
 from shim.network.view import GuestInterface
-from shim.network.wiring import TapOptions, Wiring, in_order
 
 _WIRES = {"bridge": bridge.wire, "mirror": mirror.wire, "macvtap": macvtap.wire}
 

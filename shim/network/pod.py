@@ -7,11 +7,11 @@ from types import TracebackType
 
 from shim.network import apply as applying
 from shim.network import layout as layouts
-from shim.network.interfaces import AUTO
+from shim.network.addressing.interfaces import AUTO
+from shim.network.dataplanes.wiring import TapOptions
+from shim.network.kernel.namespace import Namespace, NamespaceGone, open_namespace
 from shim.network.layout import Layout
-from shim.network.namespace import Namespace, NamespaceGone, open_namespace
 from shim.network.plan import Plan, make_plan
-from shim.network.wiring import TapOptions
 
 
 class PodNetwork:

@@ -10,12 +10,12 @@ from ipaddress import ip_address
 
 from shim import log
 from shim.errors import NetworkFault
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.namespace import Namespace
+from shim.network.kernel.netlink import NetlinkError, Request
+from shim.network.kernel.rtnetlink import Family, Flag, Kind, Nda
 from shim.network.layout import Neighbour, parse_neighbour
-from shim.network.namespace import Namespace
-from shim.network.netlink import NetlinkError, Request
 from shim.network.plan import Unresolved
-from shim.network.rtnetlink import Family, Flag, Kind, Nda
 
 _log = log.get(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shim import log
 from shim.errors import WrongState
-from shim.network.check import Report, check_at
+from shim.network.checking.check import Report, check_at
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
 

@@ -28,8 +28,8 @@ from shim.errors import (
     Unsupported,
     WrongState,
 )
-from shim.network.check import Report
-from shim.network.tap import close_tap
+from shim.network.checking.check import Report
+from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
 from shim.process import pidfd

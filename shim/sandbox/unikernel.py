@@ -13,11 +13,11 @@ from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
-from shim.network.interfaces import candidates
+from shim.network.addressing.interfaces import candidates
+from shim.network.dataplanes.wiring import TapOptions
 from shim.network.plan import make_plan
 from shim.network.pod import PodNetwork
 from shim.network.view import GuestInterface
-from shim.network.wiring import TapOptions
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from ipaddress import IPv4Interface
 
-from shim.network.tap import create_tap
+from shim.network.kernel.tap import create_tap
 from shim.network.view import GuestInterface
 from tests.integration import layouts
 

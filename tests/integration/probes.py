@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from shim.network.kernel.tap import close_tap
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
-from shim.network.tap import close_tap
 from tests.integration import layouts
 from tests.integration.layouts import Site, Target
 from tests.integration.vantage import HEADERS, Vantage

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 import uvloop
 
-from shim.network.check import Finding, Outcome, Probe, Report, check_at
-from shim.network.frames import open_frames
-from shim.network.interfaces import DATAPLANES
-from shim.network.namespace import open_namespace
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.checking.check import Finding, Outcome, Probe, Report, check_at
+from shim.network.checking.frames import open_frames
+from shim.network.kernel.namespace import open_namespace
+from shim.network.kernel.tap import close_tap
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
-from shim.network.tap import close_tap
 from tests.integration import layouts
 from tests.integration.guest_double import guest_behind
 from tests.integration.layouts import Site

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
 from tests.integration import images
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod

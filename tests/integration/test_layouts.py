@@ -27,12 +27,12 @@ from typing import Any
 import pytest
 
 from shim.errors import NetworkFault
-from shim.network.check import Outcome, Probe, check_at
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.checking.check import Outcome, Probe, check_at
+from shim.network.dataplanes.wiring import TapOptions
+from shim.network.kernel.tap import close_tap
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
-from shim.network.tap import close_tap
-from shim.network.wiring import TapOptions
 from tests.integration import layouts
 from tests.integration.guest_double import GuestDouble, attach_by_name, guest_double
 from tests.integration.layouts import Site

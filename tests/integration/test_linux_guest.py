@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
 from tests.integration import guest, layouts
 from tests.integration.foreground import eventually, request, running
 from tests.integration.layouts import Site, Target

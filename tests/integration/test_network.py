@@ -16,14 +16,14 @@ import pytest
 import uvloop
 
 from shim.errors import NetworkFault
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.dataplanes.wiring import TapOptions
+from shim.network.kernel.namespace import NamespaceGone
+from shim.network.kernel.tap import close_tap
 from shim.network.layout import Layout
-from shim.network.namespace import NamespaceGone
 from shim.network.operations import LocalOperation, Operation, SetMac, SetSysctl
 from shim.network.plan import Nic, Plan
 from shim.network.pod import PodNetwork, undo_at
-from shim.network.tap import close_tap
-from shim.network.wiring import TapOptions
 from tests.integration import layouts
 from tests.integration.guest_double import guest_behind, guest_double
 from tests.integration.layouts import Site
@@ -342,7 +342,7 @@ async def test_a_kernel_that_takes_no_programs(monkeypatch: pytest.MonkeyPatch) 
     def refused(code: bytes, name: str) -> int:
         raise PermissionError(errno.EPERM, "bpf: Operation not permitted")
 
-    monkeypatch.setattr("shim.network.bpf.load_classifier", refused)
+    monkeypatch.setattr("shim.network.kernel.bpf.load_classifier", refused)
     with layouts.routed() as site:
         before = layouts.dump(site.pod)
         async with await PodNetwork.open(site.path) as network:

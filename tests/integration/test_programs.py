@@ -11,10 +11,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from shim.network import bpf
-from shim.network.assembly import Assembler
-from shim.network.edge import Answer, Edge, Hop, Steer
+from shim.network.kernel import bpf
 from shim.network.programs import Path, guest_side, hop_values, wire_side
+from shim.network.programs.assembly import Assembler
+from shim.network.programs.edge import Answer, Edge, Hop, Steer
 from shim.network.programs.fitting import REST
 
 GUEST, ROUTER, REAL, SECOND = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
 from tests.integration import layouts
 from tests.integration.cni_plugins import Network, PluginFailed
 from tests.integration.guest_double import guest_double

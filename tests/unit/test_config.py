@@ -9,7 +9,7 @@ import pytest
 
 from shim import config
 from shim.errors import InvalidRequest
-from shim.network.interfaces import AUTO, DATAPLANES
+from shim.network.addressing.interfaces import AUTO, DATAPLANES
 
 
 def test_an_empty_file_is_all_defaults() -> None:

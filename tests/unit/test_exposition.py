@@ -11,7 +11,7 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from shim import metrics
-from shim.network.check import Finding, Outcome, Probe, Report
+from shim.network.checking.check import Finding, Outcome, Probe, Report
 from shim.sandbox.checks import Checker
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.netlink import Request
+from shim.network.kernel.rtnetlink import Flag, Ifa, Kind, Nda, Rta
 from shim.network.layout import Address, Route
-from shim.network.netlink import Request
 from shim.network.operations.base import ABSENT, PRESENT, NetlinkOperation, mac_bytes, neighbour_message
-from shim.network.rtnetlink import Flag, Ifa, Kind, Nda, Rta
 
 
 class AddAddress(NetlinkOperation, frozen=True):

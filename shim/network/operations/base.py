@@ -9,9 +9,9 @@ from typing import ClassVar
 import msgspec
 
 from shim.errors import Bug
-from shim.network import rtnetlink as rt
-from shim.network.netlink import Request
-from shim.network.rtnetlink import Family, Nda
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.netlink import Request
+from shim.network.kernel.rtnetlink import Family, Nda
 
 #: errno values that mean: it is there already, and: it is gone already.
 PRESENT = frozenset({errno.EEXIST})

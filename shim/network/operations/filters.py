@@ -7,12 +7,12 @@ import socket
 from typing import Literal
 
 from shim.errors import Bug
-from shim.network import rtnetlink as rt
-from shim.network.edge import Edge
-from shim.network.netlink import Request
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.netlink import Request
+from shim.network.kernel.rtnetlink import Flag, Kind, Tca
 from shim.network.operations.base import ABSENT, PRESENT, NetlinkOperation
 from shim.network.programs import Path
-from shim.network.rtnetlink import Flag, Kind, Tca
+from shim.network.programs.edge import Edge
 
 _PLACES = {"ingress": rt.INGRESS, "egress": rt.EGRESS}
 #: Before every other filter, for every protocol.

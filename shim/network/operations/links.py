@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shim.network import rtnetlink as rt
-from shim.network.netlink import Request
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.netlink import Request
+from shim.network.kernel.rtnetlink import Family, Flag, Ifla, Kind
 from shim.network.operations.base import ABSENT, NetlinkOperation, link_message, mac_bytes
-from shim.network.rtnetlink import Family, Flag, Ifla, Kind
 
 
 class SetMac(NetlinkOperation, frozen=True):

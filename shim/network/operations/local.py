@@ -27,7 +27,7 @@ class CreateTap(LocalOperation, frozen=True):
 
     def run(self) -> int | None:
         # Imported here: what only plans or prints needs no device.
-        from shim.network.tap import create_tap
+        from shim.network.kernel.tap import create_tap
 
         return create_tap(
             self.link,
@@ -49,7 +49,7 @@ class OpenMacvtap(LocalOperation, frozen=True):
         return f"open macvtap {self.link}{' (vnet headers)' if self.vnet_hdr else ''}"
 
     def run(self) -> int | None:
-        from shim.network.tap import open_macvtap
+        from shim.network.kernel.tap import open_macvtap
 
         return open_macvtap(self.link, vnet_hdr=self.vnet_hdr)
 

@@ -12,9 +12,9 @@ watching.
 
 from __future__ import annotations
 
-from shim.network.assembly import Assembler
-from shim.network.edge import Edge
 from shim.network.programs.answering import OWN_QUESTION, answer_arp, answer_solicitation
+from shim.network.programs.assembly import Assembler
+from shim.network.programs.edge import Edge
 from shim.network.programs.fitting import begin_rest, fit4, fit6
 from shim.network.programs.frame import ARP, IPV4, IPV6
 from shim.network.programs.segments import lower4, lower6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from shim.network.assembly import as_loaded
-from shim.network.edge import Answer, Edge
+from shim.network.programs.assembly import as_loaded
+from shim.network.programs.edge import Answer, Edge
 from shim.network.programs.frame import (
     ADVERTISEMENT,
     ARP,

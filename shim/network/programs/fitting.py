@@ -7,8 +7,8 @@ guest hears of it (RFC 1191, RFC 8201).
 
 from __future__ import annotations
 
-from shim.network.assembly import Helper, as_loaded
 from shim.network.programs.answering import turn_macs
+from shim.network.programs.assembly import Helper, as_loaded
 from shim.network.programs.frame import (
     DONT_FRAGMENT,
     ETHERNET,

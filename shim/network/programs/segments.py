@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shim.network.assembly import Helper, as_loaded
+from shim.network.programs.assembly import Helper, as_loaded
 from shim.network.programs.frame import (
     ETHERNET,
     FRAGMENT_OFFSET,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from shim.network.assembly import Helper, as_loaded
-from shim.network.edge import Edge, Steer
+from shim.network.programs.assembly import Helper, as_loaded
+from shim.network.programs.edge import Edge, Steer
 from shim.network.programs.frame import (
     ADVERTISEMENT,
     ARP_LENGTH,

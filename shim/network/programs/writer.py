@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shim.network.assembly import Assembler, Helper, Register, as_loaded
+from shim.network.programs.assembly import Assembler, Helper, Register, as_loaded
 from shim.network.programs.frame import ETHERNET, PROTOCOL
 
 R0, R1, R2, R3, R4, R5 = Register.R0, Register.R1, Register.R2, Register.R3, Register.R4, Register.R5

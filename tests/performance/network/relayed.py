@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from shim.network.tap import create_tap
+from shim.network.kernel.tap import create_tap
 from tests.integration import layouts
 
 _RELAY = Path(__file__).with_name("relay.py")

@@ -30,11 +30,11 @@ from typing import Any
 
 import pytest
 
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.dataplanes.wiring import TapOptions
+from shim.network.kernel.tap import close_tap
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
-from shim.network.tap import close_tap
-from shim.network.wiring import TapOptions
 from tests.integration import layouts
 from tests.integration.layouts import Site
 from tests.performance.network import prober

@@ -17,12 +17,12 @@ import msgspec
 import pytest
 import uvloop
 
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.kernel.tap import close_tap
 from shim.network.operations import DelLink
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from shim.network.resolve import resolve
-from shim.network.tap import close_tap
 from tests.integration import layouts
 from tests.integration.layouts import Site
 from tests.performance.network.batch import Batch, names, spelled, start

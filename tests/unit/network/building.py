@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Address, Layout, Link, Neighbour, Route
 from shim.network.plan import Plan, make_plan
 

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shim.network import rtnetlink as rt
-from shim.network.interfaces import DATAPLANES
+from shim.network.addressing.interfaces import DATAPLANES
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.rtnetlink import Family, Ifa, Ifla, Kind, Message, Rta
 from shim.network.layout import Dumps, Layout, from_messages
-from shim.network.rtnetlink import Family, Ifa, Ifla, Kind, Message, Rta
 
 OWN, PREFIX, GATEWAY = "10.88.0.2", 24, "10.88.0.1"
 MAC = "02:00:5e:10:00:02"

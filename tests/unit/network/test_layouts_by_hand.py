@@ -7,7 +7,7 @@ import re
 import pytest
 
 from shim.errors import NetworkFault
-from shim.network.interfaces import DATAPLANES, candidates
+from shim.network.addressing.interfaces import DATAPLANES, candidates
 from shim.network.plan import make_plan
 from tests.unit.network.layouts_by_hand import GATEWAY, LAYOUTS, OWN, PREFIX, ByHand
 

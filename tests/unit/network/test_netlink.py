@@ -16,13 +16,13 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from shim.errors import Bug
-from shim.network import rtnetlink as rt
-from shim.network.edge import Edge
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.netlink import Netlink, NetlinkError, Request, _batches
+from shim.network.kernel.rtnetlink import Flag, Kind, Message
 from shim.network.layout import Dumps, Layout, Rule, from_messages
-from shim.network.netlink import Netlink, NetlinkError, Request, _batches
 from shim.network.operations import AddNeighbour, AttachProgram, CreateBridge, Enslave, SetAlias
 from shim.network.programs import Path
-from shim.network.rtnetlink import Flag, Kind, Message
+from shim.network.programs.edge import Edge
 
 
 def parse(kind: Any, body: bytes) -> Any:

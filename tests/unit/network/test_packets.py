@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shim.network import packets
-from shim.network.packets import Echoed, Resolved, Said
+from shim.network.checking import packets
+from shim.network.checking.packets import Echoed, Resolved, Said
 
 GUEST, ROUTER = "02:00:5e:10:00:02", "ee:ee:ee:ee:ee:ee"
 OWN, HOP = IPv4Address("10.88.0.2"), IPv4Address("10.88.0.1")

@@ -13,11 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shim.errors import InvalidRequest, NetworkFault
-from shim.network import rtnetlink as rt
+from shim.network.addressing.interfaces import DATAPLANES, MARK, candidates
+from shim.network.dataplanes.wiring import TapOptions
 from shim.network.describe import as_json, as_text
-from shim.network.interfaces import DATAPLANES, MARK, candidates
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link, Neighbour
-from shim.network.loading import written
 from shim.network.operations import (
     AttachProgram,
     CreateBridge,
@@ -29,8 +29,8 @@ from shim.network.operations import (
     SetSysctl,
 )
 from shim.network.plan import Plan
+from shim.network.programs.loading import written
 from shim.network.view import GuestInterface
-from shim.network.wiring import TapOptions
 from tests.unit.network.building import (
     ETH0,
     LO,

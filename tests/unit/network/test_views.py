@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import NetworkFault
-from shim.network import rtnetlink as rt
-from shim.network.addressing import Attachment, attach
-from shim.network.edge import Answer, Hop, Steer
+from shim.network.addressing.attachment import Attachment, attach
+from shim.network.addressing.mac import derived_mac, link_local
+from shim.network.addressing.view4 import smallest_prefix
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, NextHop, Rule
-from shim.network.mac import derived_mac, link_local
-from shim.network.view4 import smallest_prefix
+from shim.network.programs.edge import Answer, Hop, Steer
 from tests.unit.network.building import (
     ETH0,
     LO,

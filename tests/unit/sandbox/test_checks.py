@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from shim.errors import WrongState
-from shim.network.check import Finding, Outcome, Probe, Report
+from shim.network.checking.check import Finding, Outcome, Probe, Report
 from shim.network.plan import Plan
 from shim.sandbox import checks
 from shim.sandbox.checks import Checker

@@ -7,12 +7,12 @@ only for addresses it has (ipvlan) keeps its configuration as well: what arrives
 
 from __future__ import annotations
 
-from shim.network import rtnetlink as rt
-from shim.network.interfaces import keeps_addresses
+from shim.network.addressing.interfaces import keeps_addresses
+from shim.network.dataplanes.vacate import disable_ipv6, quiet_ipv6, vacate
+from shim.network.dataplanes.wiring import Phases, Wiring
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Link
 from shim.network.operations import SetAllMulticast, SetMtu, SetUp, Step
-from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
-from shim.network.wiring import Phases, Wiring
 
 
 def wire(wiring: Wiring) -> Phases:

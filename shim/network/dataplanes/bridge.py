@@ -8,7 +8,9 @@ programs sit at both ports' ingress, before the bridge sees a frame.
 
 from __future__ import annotations
 
-from shim.network.mac import derived_mac
+from shim.network.addressing.mac import derived_mac
+from shim.network.dataplanes.vacate import disable_ipv6, quiet_ipv6, vacate
+from shim.network.dataplanes.wiring import Phases, Wiring
 from shim.network.operations import (
     CreateBridge,
     DelLink,
@@ -20,8 +22,6 @@ from shim.network.operations import (
     Step,
     StopLearning,
 )
-from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
-from shim.network.wiring import Phases, Wiring
 
 
 def wire(wiring: Wiring) -> Phases:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from shim.network import programs
-from shim.network.addressing import Attachment
-from shim.network.edge import Edge
-from shim.network.interfaces import MARK
+from shim.network.addressing.attachment import Attachment
+from shim.network.addressing.interfaces import MARK
 from shim.network.layout import Layout, Link
 from shim.network.operations import (
     AttachProgram,
@@ -24,6 +23,7 @@ from shim.network.operations import (
     SetSysctl,
     Step,
 )
+from shim.network.programs.edge import Edge
 
 
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):

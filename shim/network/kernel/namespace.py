@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from shim import log
 from shim.errors import NetworkFault
-from shim.network import netlink
+from shim.network.kernel import netlink
 
 T = TypeVar("T")
 

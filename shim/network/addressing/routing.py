@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import msgspec
 
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link, Route
 
 _REFUSING = ("blackhole", "unreachable", "prohibit")

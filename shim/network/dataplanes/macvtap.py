@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from shim.errors import NetworkFault
 from shim.network import programs
+from shim.network.dataplanes.vacate import disable_ipv6, quiet_ipv6, vacate
+from shim.network.dataplanes.wiring import Phases, Wiring
 from shim.network.operations import (
     AttachProgram,
     CreateMacvtap,
@@ -18,8 +20,6 @@ from shim.network.operations import (
     SetUp,
     Step,
 )
-from shim.network.vacate import disable_ipv6, quiet_ipv6, vacate
-from shim.network.wiring import Phases, Wiring
 
 
 def wire(wiring: Wiring) -> Phases:

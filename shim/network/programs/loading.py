@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from shim.errors import NetworkFault
-from shim.network import bpf
-from shim.network.assembly import Assembler
-from shim.network.edge import Edge
+from shim.network.kernel import bpf
 from shim.network.operations import AttachProgram
 from shim.network.programs import guest_side, hop_values, wire_side
+from shim.network.programs.assembly import Assembler
+from shim.network.programs.edge import Edge
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from __future__ import annotations
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
 from shim.errors import NetworkFault
-from shim.network import rtnetlink as rt
-from shim.network.edge import Answer
-from shim.network.interfaces import layer3
+from shim.network.addressing.interfaces import layer3
+from shim.network.addressing.mac import link_local
+from shim.network.addressing.routing import Ways
+from shim.network.addressing.told import Told, beyond, hops, pinned, steers
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Address, Layout, Link
-from shim.network.mac import link_local
-from shim.network.routing import Ways
-from shim.network.told import Told, beyond, hops, pinned, steers
+from shim.network.programs.edge import Answer
 
 _LINK = IPv6Network("fe80::/10")
 

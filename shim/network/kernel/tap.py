@@ -8,8 +8,8 @@ import os
 import stat
 import struct
 
-from shim.network import filesystem
-from shim.network.namespace import in_new_thread
+from shim.network.kernel import filesystem
+from shim.network.kernel.namespace import in_new_thread
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA

@@ -6,9 +6,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 
-from shim.network.edge import Answer, Hop, Steer
+from shim.network.addressing.routing import Way, Ways
 from shim.network.layout import Layout, Link
-from shim.network.routing import Way, Ways
+from shim.network.programs.edge import Answer, Hop, Steer
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
+from shim.network.kernel.rtnetlink import Family, Rta
 from shim.network.layout import Address, Layout, Link, Route
 from shim.network.operations import (
     AddAddress,
@@ -22,7 +23,6 @@ from shim.network.operations import (
     SetSysctl,
     Step,
 )
-from shim.network.rtnetlink import Family, Rta
 
 #: IN6_ADDR_GEN_MODE_NONE (linux/if_link.h).
 _NO_GENERATED_ADDRESS = "1"

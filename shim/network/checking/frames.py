@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from shim.errors import NetworkFault
-from shim.network.namespace import Namespace
+from shim.network.kernel.namespace import Namespace
 
 T = TypeVar("T")
 

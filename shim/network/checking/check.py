@@ -30,14 +30,14 @@ from typing import NamedTuple
 import msgspec
 
 from shim.errors import NetworkFault
-from shim.network import packets
-from shim.network.edge import Edge
-from shim.network.frames import Frames, open_frames
-from shim.network.namespace import Namespace, open_namespace
+from shim.network.checking import packets
+from shim.network.checking.frames import Frames, open_frames
+from shim.network.checking.packets import Echoed, Resolved
+from shim.network.kernel.namespace import Namespace, open_namespace
 from shim.network.operations import AttachProgram
-from shim.network.packets import Echoed, Resolved
 from shim.network.plan import Nic, Plan
 from shim.network.programs import TURN_ROUND
+from shim.network.programs.edge import Edge
 
 # Seconds to wait for an answer, an attempt each; for one family together about a second where nobody answers at all.
 _GATEWAY_WAITS = (0.05, 0.1, 0.15)

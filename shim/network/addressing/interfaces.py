@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from shim.errors import InvalidRequest, NetworkFault
-from shim.network import rtnetlink as rt
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link
 
 Dataplane = Literal["bridge", "mirror", "macvtap"]

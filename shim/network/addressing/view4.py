@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from shim.errors import NetworkFault
-from shim.network import rtnetlink as rt
-from shim.network.edge import Answer
-from shim.network.interfaces import layer3
+from shim.network.addressing.interfaces import layer3
+from shim.network.addressing.routing import Ways
+from shim.network.addressing.told import Told, beyond, hops, pinned, steers
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Address, Layout, Link
-from shim.network.routing import Ways
-from shim.network.told import Told, beyond, hops, pinned, steers
+from shim.network.programs.edge import Answer
 
 #: The longest prefix with room for another host.
 _LONGEST = 30

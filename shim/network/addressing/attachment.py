@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from shim.network import rtnetlink as rt
-from shim.network import view4, view6
-from shim.network.edge import Edge
+from shim.network.addressing import view4, view6
+from shim.network.addressing.mac import derived_mac
+from shim.network.addressing.routing import ways
+from shim.network.addressing.told import Told
+from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link
-from shim.network.mac import derived_mac
-from shim.network.routing import ways
-from shim.network.told import Told
+from shim.network.programs.edge import Edge
 
 #: What a stack takes for granted that is not told (RFC 894, RFC 2464); no less than IPv6 demands (RFC 8200).
 _ETHERNET_MTU, _LEAST_MTU = 1500, 1280

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from shim.network.rtnetlink import HEADER, Flag, Kind, Message, attributes, message, messages
+from shim.network.kernel.rtnetlink import HEADER, Flag, Kind, Message, attributes, message, messages
 
 # linux/netlink.h and asm-generic/socket.h; the socket module does not name them.
 _SOL_NETLINK = 270

@@ -1,0 +1,1 @@
+"""Proofs that a guest is where the network thinks it is."""

@@ -1,0 +1,1 @@
+"""The kernel's side: netlink, namespaces, taps, bpf(2)."""
