@@ -41,7 +41,8 @@ def _load(operations: list[AttachProgram]) -> dict[int, int]:
         fault = NetworkFault(
             f"the kernel does not take the program that would {operation.describe()}: {error.strerror}",
             subject=operation.link,
-            remedy="the daemon needs CAP_BPF and CAP_NET_ADMIN, the kernel CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF",
+            remedy="the daemon needs CAP_BPF and CAP_NET_ADMIN, the kernel CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF; "
+            "the dataplane bridge does without where a pod's network is plain",
         )
         for note in getattr(error, "__notes__", ()):
             fault.add_note(note)

@@ -27,13 +27,13 @@ _NEWLINK_NETNSID = 37  # IFLA_LINK_NETNSID: the parent, or the peer, is in anoth
 
 @dataclass(frozen=True)
 class ByHand:
-    """`candidates` are the interfaces that a guest can be given; `auto` is the dataplane that eth0 gets by itself, ""
-    where none suits; `refusals` are patterns of the reasons, by dataplane; `why` says why it is made by hand."""
+    """`candidates` are the interfaces that a guest can be given; `refused` says that no dataplane suits
+    eth0; `refusals` are patterns of the reasons, by dataplane; `why` says why it is made by hand."""
 
     layout: Layout
     why: str
     candidates: tuple[str, ...] = ("eth0",)
-    auto: str = "bridge"
+    refused: bool = False
     refusals: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -110,25 +110,23 @@ LAYOUTS: dict[str, ByHand] = {
     "ipvlan-l2": ByHand(
         _ipvlan(0, _ETHERNET),
         _NO_DRIVER.format("ipvlan"),
-        auto="mirror",
         refusals={"bridge": "ipvlan", "macvtap": "ipvlan"},
     ),
     "ipvlan-l3": ByHand(
         _ipvlan(1, _ETHERNET | rt.IFF_NOARP),
         _NO_DRIVER.format("ipvlan"),
-        auto="mirror",
         refusals={"bridge": "ipvlan", "macvtap": "ipvlan"},
     ),
     "ipvlan-l3s": ByHand(
         _ipvlan(2, _ETHERNET | rt.IFF_NOARP),
         _NO_DRIVER.format("ipvlan"),
-        auto="",
+        refused=True,
         refusals=_everywhere("ipvlan in mode l3s"),
     ),
     "netkit-l3": ByHand(
         _netkit(1, "00:00:00:00:00:00", _ETHERNET | rt.IFF_NOARP),
         _NO_DRIVER.format("netkit"),
-        auto="",
+        refused=True,
         refusals=_everywhere("netkit in its L3 mode"),
     ),
     "netkit-l2": ByHand(_netkit(0, MAC, _ETHERNET), _NO_DRIVER.format("netkit")),
@@ -137,7 +135,6 @@ LAYOUTS: dict[str, ByHand] = {
         # It filters by MAC in hardware, and its MAC is the host's to change: redirecting leaves both alone.
         lan(link(2, "eth0")),
         "the machine has no network card to give away",
-        auto="mirror",
     ),
     "beside tunnels": ByHand(
         # What loading ipip, sit and dummy leaves in every namespace, Calico's among them.
@@ -153,13 +150,13 @@ LAYOUTS: dict[str, ByHand] = {
     "wireguard": ByHand(
         lan(link(2, "eth0", "wireguard", mac="", flags=_UP | _POINT_TO_POINT | rt.IFF_NOARP, hardware=_ARPHRD_NONE)),
         _NO_DRIVER.format("WireGuard"),
-        auto="",
+        refused=True,
         refusals=_everywhere("is not Ethernet"),
     ),
     "infiniband": ByHand(
         lan(link(2, "eth0", "ipoib", mac=":".join(["00"] * 20), hardware=_ARPHRD_INFINIBAND, mtu=2044)),
         _NO_DRIVER.format("InfiniBand"),
-        auto="",
+        refused=True,
         refusals=_everywhere("is not Ethernet"),
     ),
     "bond of the host's": ByHand(lan(link(2, "eth0", "bond", flags=_ETHERNET | 0x400)), _NO_DRIVER.format("bonding")),
@@ -170,7 +167,7 @@ LAYOUTS: dict[str, ByHand] = {
         ),
         _NO_DRIVER.format("bonding"),
         candidates=("eth0", "bond0"),
-        auto="",
+        refused=True,
         refusals=_everywhere("already a port"),
     ),
 }
