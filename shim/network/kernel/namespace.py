@@ -33,6 +33,13 @@ _log = log.get(__name__)
 #: What goes on in namespaces with nobody waiting for it, by device and inode. No loop's: one may end before it does.
 _background: dict[tuple[int, int], set[concurrent.futures.Future[None]]] = {}
 _background_lock = threading.Lock()
+#: The kernel changes one network configuration at a time, whatever the namespace (rtnl_mutex), and a setting that is
+#: written meanwhile is retried on the CPU until it can be (addrconf_disable_ipv6 in net/ipv6/addrconf.c, by
+#: restart_syscall). So visits wait here, where that costs nothing; one may get ready while another is in the kernel.
+_visiting = threading.BoundedSemaphore(2)
+#: Removing a device holds that lock of the kernel's for milliseconds: what somebody waits for must find no queue of
+#: removals before it.
+_removing = threading.BoundedSemaphore(2)
 
 
 class NamespaceGone(NetworkFault):
@@ -66,8 +73,9 @@ class Namespace:
 
         def visit() -> None:
             try:
-                _enter(held)
-                work()
+                with _removing:
+                    _enter(held)
+                    work()
             except BaseException as error:
                 _log.error("work in a namespace failed", namespace=os.fspath(self.path), error=str(error))
             finally:
@@ -185,8 +193,9 @@ def _enter(descriptor: int) -> None:
 
 async def _visit(descriptor: int, work: Callable[[], T]) -> T:
     def visit() -> T:
-        _enter(descriptor)
-        return work()
+        with _visiting:
+            _enter(descriptor)
+            return work()
 
     future = in_new_thread(visit)
     try:
