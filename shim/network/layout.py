@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -21,8 +22,15 @@ from shim.network.kernel.netlink import Netlink, NetlinkError
 from shim.network.kernel.rtnetlink import Family, Fra, Ifa, Ifla, Kind, Message, Nda, Rta, Tca
 
 _SYSCTL = Path("/proc/sys")
+#: How many addresses and networks are kept parsed: pods of a node share most of theirs, and one pod's come up often.
+_REMEMBERED = 1024
 #: Settings of an interface that plumbing touches and undoing must know, below net/ipv6/conf/NAME.
 _IPV6_SETTINGS = ("addr_gen_mode", "disable_ipv6")
+
+
+@lru_cache(_REMEMBERED)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text, strict=False)
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +80,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def network(self) -> IPv4Network | IPv6Network:
         """The prefix it stands for: the peer's, where there is one."""
-        return ip_network(f"{self.peer or self.address}/{self.prefix}", strict=False)
+        return _network(f"{self.peer or self.address}/{self.prefix}")
 
 
 class NextHop(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +128,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     def network(self) -> IPv4Network | IPv6Network:
         """The destination."""
-        return ip_network(self.destination)
+        return _network(self.destination)
 
     def __str__(self) -> str:
         words = [] if self.kind == "unicast" else [self.kind]
@@ -266,6 +274,7 @@ def _mac(value: bytes) -> str:
     return value.hex(":")
 
 
+@lru_cache(_REMEMBERED)
 def _ip(value: bytes) -> str:
     address: IPv4Address | IPv6Address = ip_address(value)
     return str(address)

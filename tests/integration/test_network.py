@@ -355,7 +355,7 @@ async def test_a_kernel_that_takes_no_programs(monkeypatch: pytest.MonkeyPatch) 
 async def test_both_errors_are_kept_when_rolling_back_fails() -> None:
     with layouts.bridged() as site:
         async with await PodNetwork.open(site.path) as network:
-            plan = await network.plan(seed=SEED)
+            plan = await network.plan(seed=SEED, dataplane="bridge")
             steps = list(plan.steps)
             bad = SetMac(index=2, link="eth0", mac="01:00:00:00:00:01")  # multicast: EADDRNOTAVAIL
             move = next(i for i, step in enumerate(steps) if isinstance(step.do, SetMac))
@@ -459,7 +459,7 @@ async def test_persistent_tap_for_a_monitor_that_attaches_by_name() -> None:
 async def test_mtu_is_the_smaller_of_link_and_route() -> None:
     with layouts.bridged(mtu=1450) as site:
         layouts.ip("route", "replace", "default", "via", site.gateway, "mtu", "1400", namespace=site.pod)
-        async with plumbed(site) as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
+        async with plumbed(site, dataplane="bridge") as (_, plan, taps), guest_behind(taps[0], plan.guest[0]) as guest:
             assert plan.guest[0].mtu == 1400
             for device in ("tap0", "br0"):
                 assert "mtu 1400" in layouts.ip("link", "show", device, namespace=site.pod)
