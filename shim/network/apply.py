@@ -22,6 +22,7 @@ from shim.errors import NetworkFault
 from shim.network.kernel.namespace import Namespace
 from shim.network.kernel.netlink import Netlink, Request, open_socket
 from shim.network.kernel.tap import close_tap
+from shim.network.loading import loaded
 from shim.network.operations import (
     AttachProgram,
     CreateBridge,
@@ -34,7 +35,6 @@ from shim.network.operations import (
     Step,
 )
 from shim.network.plan import Plan, undoing
-from shim.network.programs.loading import loaded
 from shim.network.resolve import resolve
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from shim.network.dataplanes.wiring import TapOptions
 from shim.network.describe import as_json, as_text
 from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link, Neighbour
+from shim.network.loading import written
 from shim.network.operations import (
     AttachProgram,
     CreateBridge,
@@ -29,7 +30,6 @@ from shim.network.operations import (
     SetSysctl,
 )
 from shim.network.plan import Plan
-from shim.network.programs.loading import written
 from shim.network.view import GuestInterface
 from tests.unit.network.building import (
     ETH0,
