@@ -198,15 +198,14 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 async def read(namespace: Namespace) -> Layout:
     """The namespace's layout. Raises NetworkFault if the kernel does not say."""
     try:
-        dumps, sysctls = await namespace.run(lambda: _read(namespace.netlink))
+        return await namespace.run(lambda: _read(namespace.netlink))
     except NetlinkError as error:
         raise NetworkFault(f"the namespace cannot be read: {error.strerror}", subject=str(namespace.path)) from error
     except OSError as error:
         raise NetworkFault(f"the namespace cannot be entered: {error.strerror}", subject=str(namespace.path)) from error
-    return msgspec.structs.replace(from_messages(dumps), sysctls=sysctls)
 
 
-def _read(netlink: Netlink) -> tuple[Dumps, dict[str, str]]:
+def _read(netlink: Netlink) -> Layout:
     """Runs in the namespace."""
     link = rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
     dumps = Dumps(
@@ -217,8 +216,9 @@ def _read(netlink: Netlink) -> tuple[Dumps, dict[str, str]]:
         rules=netlink.dump(Kind.GETRULE, rt.RULE.pack(0, 0, 0, 0, 0, 0, 0), "list policy rules"),
         disciplines=netlink.dump(Kind.GETQDISC, rt.TRAFFIC.pack(0, 0, 0, 0, 0), "list queueing disciplines"),
     )
-    links = [_link(message.body) for message in dumps.links]
-    return dumps, _read_settings(tuple(link.name for link in links if not link.flags & rt.IFF_LOOPBACK))
+    found = from_messages(dumps)
+    names = tuple(link.name for link in found.links if not link.flags & rt.IFF_LOOPBACK)
+    return msgspec.structs.replace(found, sysctls=_read_settings(names))
 
 
 class Dumps(msgspec.Struct, frozen=True, kw_only=True):

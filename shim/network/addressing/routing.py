@@ -7,11 +7,14 @@ rules, metrics and several next hops comes down to a list of *ways*: a network, 
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeVar
 
 import msgspec
 
 from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Layout, Link, Route
+
+Network = TypeVar("Network", IPv4Network, IPv6Network)
 
 _REFUSING = ("blackhole", "unreachable", "prohibit")
 #: The metric of the routes by which IPv6 says that there is no route (IP6_RT_PRIO_..., net/ipv6/route.c).
@@ -47,6 +50,17 @@ class Ways(msgspec.Struct, frozen=True, kw_only=True):
     def default(self) -> Way | None:
         """The way to everywhere, where there is one that does not refuse."""
         return next((way for way in self.ways if way.default and not way.refuses), None)
+
+    def on_link(self, network: Network) -> Network | None:
+        """The network, if the ways say that all of it is on the link."""
+        specific = [(way, type(network)(way.network)) for way in self.ways if not way.default]
+        connected = any(
+            network.subnet_of(destination) for way, destination in specific if not way.gateway and not way.refuses
+        )
+        contradicted = any(
+            destination.subnet_of(network) for way, destination in specific if way.gateway or way.refuses
+        )
+        return network if connected and not contradicted else None
 
     @property
     def gateways(self) -> tuple[str, ...]:

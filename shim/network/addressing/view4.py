@@ -55,7 +55,9 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         notes.append(f"the default route has no gateway: whoever answers for {_ANYBODY} is taken for one")
         gateways = (_ANYBODY, *gateways)
     next_hop = gateways[0] if gateways else ""
-    network = None if layer3(link) else _on_link_network(address, found)
+    network = None
+    if not (layer3(link) or address.peer):
+        network = found.on_link(IPv4Network((own, address.prefix), strict=False))
     refusing = [way for way in found.ways if way.refuses]
     if network is not None and _host(own, network):
         true = next_hop if _expressible(next_hop, own, network) else ""
@@ -138,19 +140,6 @@ def _note_links(found: Ways, told: IPv4Network, gateway: bool, link: Link, notes
             )
         if destination.prefixlen < 32 and not told.subnet_of(destination):
             notes.append(f"{destination} is reached through the gateway, not directly")
-
-
-def _on_link_network(address: Address, found: Ways) -> IPv4Network | None:
-    """The address's prefix, if the routes say that all of it is on the link."""
-    network = IPv4Network(f"{address.address}/{address.prefix}", strict=False)
-    if address.peer:
-        return None
-    specific = [(way, IPv4Network(way.network)) for way in found.ways if not way.default]
-    connected = any(
-        network.subnet_of(destination) for way, destination in specific if not way.gateway and not way.refuses
-    )
-    contradicted = any(destination.subnet_of(network) for way, destination in specific if way.gateway or way.refuses)
-    return network if connected and not contradicted else None
 
 
 def _host(own: IPv4Address, network: IPv4Network) -> bool:

@@ -36,7 +36,9 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
     """Decide; `router` is the virtual router's MAC. Raises NetworkFault for what can be neither told nor carried."""
     notes = list(found.notes)
     default, gateways = found.default, found.gateways
-    network = None if layer3(link) else _on_link_network(address, found)
+    network = None
+    if not (layer3(link) or address.peer or address.prefix == 128):
+        network = found.on_link(IPv6Network((address.address, address.prefix), strict=False))
     told = str(IPv6Interface((address.address, network.prefixlen if network is not None else 128)))
     for way in found.ways:
         more = not (way.gateway or way.refuses or way.default or way.network.partition("/")[0] == address.address)
@@ -79,16 +81,3 @@ def view(layout: Layout, link: Link, address: Address, found: Ways, router: str)
         beyond=beyond(found),
         notes=tuple(notes),
     )
-
-
-def _on_link_network(address: Address, found: Ways) -> IPv6Network | None:
-    """The address's prefix, if the routes say that all of it is on the link and it holds more than the address."""
-    network = IPv6Network(f"{address.address}/{address.prefix}", strict=False)
-    if address.peer or network.prefixlen == 128:
-        return None
-    specific = [(way, IPv6Network(way.network)) for way in found.ways if not way.default]
-    connected = any(
-        network.subnet_of(destination) for way, destination in specific if not way.gateway and not way.refuses
-    )
-    contradicted = any(destination.subnet_of(network) for way, destination in specific if way.gateway or way.refuses)
-    return network if connected and not contradicted else None

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import msgspec
 
 from shim.errors import NetworkFault
+from shim.network.addressing.mac import link_local, locally_administered
 from shim.network.checking import packets
 from shim.network.checking.frames import Frames, open_frames
 from shim.network.checking.packets import Echoed, Resolved
@@ -226,7 +227,7 @@ class _Proofs:
             own = self._own if isinstance(self._own, IPv4Address) and attempt else packets.NOBODY
             return [packets.arp_request(mac, own, hop)]
         assert hop is not None
-        own6 = ip_interface(self._nic.address6).ip if self._nic.address6 else packets.link_local(mac)
+        own6 = ip_interface(self._nic.address6).ip if self._nic.address6 else link_local(mac)
         assert isinstance(own6, IPv6Address)
         return [packets.solicitation(mac, own6, hop)]
 
@@ -276,7 +277,7 @@ class _Proofs:
             return heard if isinstance(heard, Resolved) and heard.address == own else None
 
         found = await self._inside.ask(lambda attempt: [self._to_all()], answer, _GUEST_WAITS)
-        stranger = _random_mac()
+        stranger = locally_administered(secrets.token_bytes(6))
         if found is None:
             # One that hears only what is for its own MAC tells by whom it answers that it has heard but this.
             questions = [self._to_all(), self._question(stranger, None, self._nic.mac)]
@@ -313,9 +314,7 @@ class _Proofs:
         if isinstance(own, IPv4Address):
             known = sender if isinstance(sender, IPv4Address) else packets.NOBODY
             return packets.arp_request(mac, known, own, to or packets.BROADCAST)
-        return packets.solicitation(
-            mac, sender if isinstance(sender, IPv6Address) else packets.link_local(mac), own, to
-        )
+        return packets.solicitation(mac, sender if isinstance(sender, IPv6Address) else link_local(mac), own, to)
 
     def _gateway_as_told(self) -> tuple[str, Address | None]:
         """The MAC and address that the guest may be asked in the name of: its gateway's, as the guest knows it.
@@ -326,7 +325,7 @@ class _Proofs:
         mac = self._gateway_mac or (self._hop_mac if self._gateway == self._hop else "")
         if mac and self._gateway is not None and not self._turned:
             return mac, self._gateway
-        return _random_mac(), None
+        return locally_administered(secrets.token_bytes(6)), None
 
 
 def _answered(edge: Edge, address: Address | None) -> str:
@@ -363,12 +362,6 @@ def _finding(nic: Nic, family: str, probe: Probe, verdict: _Verdict) -> Finding:
         sentence=verdict.sentence,
         remedy=verdict.remedy,
     )
-
-
-def _random_mac() -> str:
-    """Locally administered and unicast (IEEE 802)."""
-    raw = secrets.token_bytes(6)
-    return bytes(((raw[0] & 0xFC) | 0x02, *raw[1:])).hex(":")
 
 
 def _protocol(address: Address) -> str:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
+from shim.network.programs.frame import mac_bytes
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 #: As an ARP request's sender: the request asks and tells nothing (RFC 5227, "ARP Probe").
 NOBODY = IPv4Address(0)
@@ -67,17 +69,19 @@ class Echoed(NamedTuple):
 
 def arp_request(source: str, sender: IPv4Address, target: IPv4Address, to: str = BROADCAST) -> bytes:
     """Who has `target`? Tell `sender` at the MAC `source`, or nobody's table where that is NOBODY."""
-    body = _ARP.pack(1, _TYPE_IPV4, 6, 4, _REQUEST, _raw(source), sender.packed, bytes(6), target.packed)
-    return _ETHERNET.pack(_raw(to), _raw(source), _TYPE_ARP) + body
+    body = _ARP.pack(1, _TYPE_IPV4, 6, 4, _REQUEST, mac_bytes(source), sender.packed, bytes(6), target.packed)
+    return _ETHERNET.pack(mac_bytes(to), mac_bytes(source), _TYPE_ARP) + body
 
 
 def solicitation(source: str, sender: IPv6Address, target: IPv6Address, to: str = "") -> bytes:
     """The same for IPv6, to the target's solicited-node group (RFC 4291, 2.7.1), by the frame's MAC `to` or to all."""
     group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(target) & 0xFFFFFF)
-    message = _DISCOVERY.pack(_SOLICITATION, 0, 0, 0, target.packed) + bytes((_SOURCE_LINK_ADDRESS, 1)) + _raw(source)
+    message = (
+        _DISCOVERY.pack(_SOLICITATION, 0, 0, 0, target.packed) + bytes((_SOURCE_LINK_ADDRESS, 1)) + mac_bytes(source)
+    )
     # A hop limit of 255 shows that no router has passed it on.
     packet = _ipv6(sender, group, _summed6(sender, group, message), 255)
-    return _ETHERNET.pack(_raw(to or _group_mac(group)), _raw(source), _TYPE_IPV6) + packet
+    return _ETHERNET.pack(mac_bytes(to or _group_mac(group)), mac_bytes(source), _TYPE_IPV6) + packet
 
 
 def echo_request(
@@ -93,10 +97,10 @@ def echo_request(
     message = _ICMP.pack(_ECHO[sender.version], 0, 0, identifier, sequence) + _PAYLOAD
     if isinstance(sender, IPv4Address) and isinstance(target, IPv4Address):
         packet = _ipv4(sender, target, _summed(message), hops)
-        return _ETHERNET.pack(_raw(to), _raw(source), _TYPE_IPV4) + packet
+        return _ETHERNET.pack(mac_bytes(to), mac_bytes(source), _TYPE_IPV4) + packet
     assert isinstance(sender, IPv6Address) and isinstance(target, IPv6Address)
     packet = _ipv6(sender, target, _summed6(sender, target, message), hops)
-    return _ETHERNET.pack(_raw(to), _raw(source), _TYPE_IPV6) + packet
+    return _ETHERNET.pack(mac_bytes(to), mac_bytes(source), _TYPE_IPV6) + packet
 
 
 def parse(frame: bytes) -> Resolved | Echoed | None:
@@ -112,12 +116,6 @@ def parse(frame: bytes) -> Resolved | Echoed | None:
     except (struct.error, IndexError):  # cut short
         return None
     return None
-
-
-def link_local(mac: str) -> IPv6Address:
-    """The link-local address that a MAC stands for (RFC 4291, appendix A)."""
-    raw = _raw(mac)
-    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 0x02, *raw[1:3], 0xFF, 0xFE, *raw[3:6])))
 
 
 def _arp(body: bytes, destination: str, source: str) -> Resolved | None:
@@ -205,7 +203,3 @@ def _checksum(data: bytes) -> int:
 def _group_mac(group: IPv6Address) -> str:
     """RFC 2464, 7."""
     return (b"\x33\x33" + group.packed[12:]).hex(":")
-
-
-def _raw(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))

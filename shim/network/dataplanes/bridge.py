@@ -40,9 +40,7 @@ def wire(wiring: Wiring) -> Phases:
         Step(do=Enslave(index=tap, link=wiring.tap, master=index, bridge=bridge), lapses=with_tap),
     ]
     if wiring.edge.needed:
-        carried = wiring.filters_of_link()
-        join += [carried] if carried is not None else []
-        join += [wiring.on_wire(), wiring.filters_of_tap(), wiring.on_guest()]
+        join += [*wiring.filters_of_link(), wiring.on_wire(), wiring.filters_of_tap(), wiring.on_guest()]
     join.append(Step(do=SetUp(index=index, link=bridge), lapses=with_bridge))
     join.append(Step(do=SetUp(index=tap, link=wiring.tap), lapses=with_tap))
     return Phases(

@@ -12,10 +12,8 @@ from shim.network import programs
 from shim.network.dataplanes.vacate import disable_ipv6, quiet_ipv6, vacate
 from shim.network.dataplanes.wiring import Phases, Wiring
 from shim.network.operations import (
-    AttachProgram,
     CreateMacvtap,
     DelLink,
-    DetachProgram,
     OpenMacvtap,
     SetUp,
     Step,
@@ -32,16 +30,7 @@ def wire(wiring: Wiring) -> Phases:
         )
     link, layout, tap = wiring.link, wiring.layout, wiring.tap_index
     create = CreateMacvtap(index=tap, link=wiring.tap, parent=link.index, mtu=wiring.attachment.mtu)
-    carried = wiring.filters_of_link()
-    from_guest = AttachProgram(
-        index=link.index,
-        link=link.name,
-        place="egress",
-        side="guest",
-        edge=wiring.edge,
-        path=programs.Path(answer=link.index, inward=True, wire=link.index, turn_round=True),
-    )
-    undo = (DetachProgram(index=link.index, link=link.name, place="egress"),) if link.filters else ()
+    from_guest = programs.Path(answer=link.index, inward=True, wire=link.index, turn_round=True)
     return Phases(
         prepare=tuple(quiet_ipv6(layout, link)),
         vacate=(
@@ -55,9 +44,9 @@ def wire(wiring: Wiring) -> Phases:
             Step(do=OpenMacvtap(link=wiring.tap, vnet_hdr=wiring.options.vnet_hdr), lapses=f"goes with {wiring.tap}"),
         ),
         join=(
-            *([carried] if carried is not None else []),
+            *wiring.filters_of_link(),
             *([wiring.on_wire()] if wiring.edge.needed else []),
-            Step(do=from_guest, undo=undo, lapses="" if undo else "goes with what carries filters"),
+            wiring.on_link("egress", "guest", from_guest),
             Step(do=SetUp(index=tap, link=wiring.tap), lapses=f"goes with {wiring.tap}"),
         ),
     )

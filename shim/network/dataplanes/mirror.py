@@ -20,13 +20,12 @@ def wire(wiring: Wiring) -> Phases:
     link, layout, tap = wiring.link, wiring.layout, wiring.tap_index
     with_tap = f"goes with {wiring.tap}"
     kept = keeps_addresses(link)
-    carried = wiring.filters_of_link()
     return Phases(
         prepare=(*([] if kept else quiet_ipv6(layout, link)), *wiring.create_tap()),
         vacate=(wiring.mark(), *_hear_all(link), *([] if kept else vacate(layout, link))),
         settle=() if kept else tuple(disable_ipv6(layout, link)),
         join=(
-            *([carried] if carried is not None else []),
+            *wiring.filters_of_link(),
             wiring.on_wire(onward=tap),
             wiring.filters_of_tap(),
             wiring.on_guest(onward=link.index),

@@ -1,10 +1,12 @@
 """What every dataplane is given, what it gives back, and the steps that all of them take alike. Pure.
 
-Steps that are netlink requests and steps that need a thread in the namespace are kept together in *phases*, so that
-applying takes two round trips and two visits, however many interfaces there are.
+Steps that are netlink requests and steps that are done by other means are kept together in *phases*, so that applying
+takes two round trips, however many interfaces there are.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
@@ -85,14 +87,13 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
             undo=(SetAlias(index=link.index, link=link.name, alias=link.alias),),
         )
 
-    def filters_of_link(self) -> Step | None:
-        """Let the pod's interface carry filters; None where it does already."""
+    def filters_of_link(self) -> list[Step]:
+        """Let the pod's interface carry filters, where it does not already."""
         link = self.link
         if link.filters:
-            return None
-        return Step(
-            do=CarryFilters(index=link.index, link=link.name), undo=(DropFilters(index=link.index, link=link.name),)
-        )
+            return []
+        carry = CarryFilters(index=link.index, link=link.name)
+        return [Step(do=carry, undo=(DropFilters(index=link.index, link=link.name),))]
 
     def filters_of_tap(self) -> Step:
         """Let the tap carry filters."""
@@ -100,17 +101,14 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 
     def on_wire(self, onward: int | None = None) -> Step:
         """What comes from the wire: at the pod's interface's ingress."""
+        return self.on_link("ingress", "wire", programs.Path(onward=onward, wire=self.link.index))
+
+    def on_link(self, place: Literal["ingress", "egress"], side: Literal["guest", "wire"], path: programs.Path) -> Step:
+        """A program of the pod's interface."""
         link = self.link
-        attach = AttachProgram(
-            index=link.index,
-            link=link.name,
-            place="ingress",
-            side="wire",
-            edge=self.edge,
-            path=programs.Path(onward=onward, wire=link.index),
-        )
+        attach = AttachProgram(index=link.index, link=link.name, place=place, side=side, edge=self.edge, path=path)
         # Filters that were there stay; where there were none they all go with what carries them.
-        undo = (DetachProgram(index=link.index, link=link.name, place="ingress"),) if link.filters else ()
+        undo = (DetachProgram(index=link.index, link=link.name, place=place),) if link.filters else ()
         return Step(do=attach, undo=undo, lapses="" if undo else "goes with what carries filters")
 
     def on_guest(self, onward: int | None = None) -> Step:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 # linux/bpf.h: enum bpf_cmd, enum bpf_map_type, enum bpf_prog_type.
 _MAP_CREATE = 0
-_MAP_LOOKUP = 1
 _MAP_UPDATE = 2
 _PROGRAM_LOAD = 5
 _MAP_TYPE_ARRAY = 2
@@ -45,13 +44,6 @@ def put(descriptor: int, position: int, value: bytes) -> None:
     """Set one element of an array map."""
     key, data = ctypes.create_string_buffer(struct.pack("=I", position), 4), ctypes.create_string_buffer(value)
     _bpf(_MAP_UPDATE, struct.pack("=IxxxxQQQ", descriptor, ctypes.addressof(key), ctypes.addressof(data), 0))
-
-
-def get(descriptor: int, position: int, size: int) -> bytes:
-    """One element of an array map, `size` bytes."""
-    key, data = ctypes.create_string_buffer(struct.pack("=I", position), 4), ctypes.create_string_buffer(size)
-    _bpf(_MAP_LOOKUP, struct.pack("=IxxxxQQQ", descriptor, ctypes.addressof(key), ctypes.addressof(data), 0))
-    return data.raw
 
 
 def load_classifier(code: bytes, name: str) -> int:

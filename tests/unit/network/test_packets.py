@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shim.network.addressing.mac import link_local
 from shim.network.checking import packets
 from shim.network.checking.packets import Echoed, Resolved, Said
 
@@ -129,4 +130,4 @@ def test_no_frame_is_too_strange_to_parse(rest: bytes, kind: bytes) -> None:
 
 
 def test_link_local_of_a_mac() -> None:
-    assert packets.link_local("02:00:5e:10:00:02") == IPv6Address("fe80::5eff:fe10:2")
+    assert link_local("02:00:5e:10:00:02") == IPv6Address("fe80::5eff:fe10:2")
