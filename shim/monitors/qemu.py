@@ -1,7 +1,7 @@
 """QEMU's `microvm`: a machine with virtio-mmio devices and a serial console, and little else.
 
-KVM is used where a guest was seen to run under it; a /dev/kvm that is there proves nothing (nested and paravirtual
-KVMs run some guests and hang on QEMU's firmware).
+KVM is used where a guest was seen to run under it, and at a processor's pace; a /dev/kvm that is there proves nothing
+(nested and paravirtual KVMs hang on QEMU's firmware, or interpret what they should run).
 
 The machine has ACPI, because distributions' kernels find virtio-mmio devices by nothing else
 (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES is mostly off). It has no timer that Linux can time its processor by, and without
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ from shim.monitors.binary import identity, locate, shares
 
 _log = log.get(__name__)
 
-_PROBE_TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs at all
+_PROBE_TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs as it should
 _KVM = Path("/dev/kvm")
 _VHOST = Path("/dev/vhost-net")  # linux/vhost.h
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -207,8 +208,9 @@ class Qemu:
         return probe.rate(done.stdout) if done.status == probe.STATUS else None
 
     def _key(self, program: Path) -> str:
-        """What a finding holds for: this program, this boot, this kernel, and what was asked."""
-        return f"{identity(program)} {_BOOT.read_text().strip()} {os.uname().release} {self._wanted}"
+        """What a finding holds for: this program, this boot, this kernel, what was asked, and how it was found."""
+        asked = f"{self._wanted} {zlib.crc32(probe.kernel()):08x}"
+        return f"{identity(program)} {_BOOT.read_text().strip()} {os.uname().release} {asked}"
 
     @property
     def _memory(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.integration import paths
+from tests.integration import acceleration, paths
 from tests.integration.node import Node
 from tests.integration.process import Server
 
@@ -21,6 +21,12 @@ class Daemon(Server):
         command = [str(paths.DAEMON), "serve"]
         super().__init__(node, name, command, self.run_dir / "shim.sock", environment(self.config))
         place()
+        acceleration.lend(self.run_dir)
+
+    def stop(self, *, within: float = 10.0) -> int:
+        """As any server's; what it found out of the machine is kept."""
+        acceleration.keep(self.run_dir)
+        return super().stop(within=within)
 
     @property
     def ttrpc_socket(self) -> Path:

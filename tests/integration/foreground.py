@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration import guest, paths
+from tests.integration import acceleration, guest, paths
 from tests.integration.layouts.namespaces import NAMED
 
 
@@ -18,6 +18,7 @@ def running(directory: Path, netns: str, *words: str | Path, accelerator: str = 
     file as soon as the guest says that it is ready, and ends it with SIGTERM."""
     config, console = directory / "config.toml", directory / "console"
     config.write_text(f'run_dir = "{directory}/run"\n[monitors.qemu]\naccel = "{accelerator}"\n')
+    acceleration.lend(directory / "run")
     command = [paths.BIN / "python3", "-m", "shim.cli.main", "--config", config, "run", "--netns", netns, *words]
     with console.open("wb") as out:
         process = subprocess.Popen(
@@ -29,6 +30,7 @@ def running(directory: Path, netns: str, *words: str | Path, accelerator: str = 
     finally:
         process.terminate()
         process.wait(20)
+        acceleration.keep(directory / "run")
 
 
 def request(namespace: str, address: str, path: str, body: bytes | None = None, *, timeout: float = 20) -> bytes:
