@@ -3,9 +3,9 @@
 It is an ELF file that QEMU loads by its PVH note, through the same firmware as any kernel. It times its processor's
 counter (TSC) by the machine's interval timer, and writes each measurement to QEMU's debug console. Then it does what
 every kernel does first: it goes to 64-bit mode with page tables of its own, meets an exception and returns from its
-handler, and it works for a while: there are KVMs (seen: a paravirtual one) that run a guest rightly and interpret its every
-instruction, so that a kernel would take minutes to boot. At last it ends QEMU by its debug-exit device, with a status that
-nothing else produces.
+handler. And it works for a while: there are KVMs (seen: a paravirtual one) that run a guest rightly and interpret its
+every instruction, so that a kernel would take minutes to boot. At last it ends QEMU by its debug-exit device, with a
+status that nothing else produces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What QEMU's probe found on this machine, kept between the daemons of all tests: it takes four seconds where KVM hangs.
+"""What QEMU's probe found on this machine, kept between all tests' daemons: it takes four seconds where KVM hangs.
 
 The file says itself what it holds for (program, boot, kernel, probe), so a stale one is probed again by the daemon.
 """

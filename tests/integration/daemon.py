@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.integration import acceleration, paths
+from tests.integration import acceleration, paths, tender_double
 from tests.integration.node import Node
 from tests.integration.process import Server
 
@@ -35,7 +35,7 @@ class Daemon(Server):
 
 
 def configuration(node: Node, run_dir: Path) -> str:
-    """The node's settings as TOML: top-level keys and the tables `log`, `metrics` and `containerd`."""
+    """The node's settings as TOML: top-level keys and the tables `log`, `metrics`, `containerd` and `monitors.spt`."""
     return f"""\
 run_dir = "{run_dir}"
 
@@ -48,7 +48,7 @@ listen = "unix:{run_dir / "metrics.sock"}"
 
 [containerd]
 address = "{node.base / "containerd.sock"}"
-"""
+{tender_double.configuration(node.base)}"""
 
 
 def environment(config: Path) -> dict[str, str]:
