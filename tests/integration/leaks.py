@@ -22,7 +22,7 @@ GRACE = 5.0
 #: the engine's, and what the daemon remembers of the machine.
 _KEPT = re.compile(
     r"(link|address|route) .*\bcni0\b"
-    r"|file .*/run/(acceleration\.json|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
+    r"|file .*/run/(acceleration\.json|lock|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
     r"|file .*/io\.containerd\.(grpc\.v1\.cri/(containers|netns|sandboxes)|runtime\.v2\.task/[^/]+)$"
 )
 
