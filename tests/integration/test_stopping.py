@@ -179,7 +179,10 @@ def eventfds(daemon: Daemon) -> int:
 async def test_the_next_daemon_asks_as_well(alone: tuple[Node, Daemon], tmp_path: Path) -> None:
     node, daemon = alone
     console = tmp_path / "console"
-    async with monitored(daemon, linux_bundle(tmp_path / "linux", node), f"linux-{node.token}") as task:
+    async with (
+        listening(address(node)) as receiver,
+        monitored(daemon, linux_bundle(tmp_path / "linux", node), f"linux-{node.token}") as task,
+    ):
         await task.create(stdout=f"file://{console}")
         await task.call("Start")
         async with asyncio.timeout(20):
@@ -190,6 +193,7 @@ async def test_the_next_daemon_asks_as_well(alone: tuple[Node, Daemon], tmp_path
         assert (await task.call("Wait", timeout=5)).exit_status == 0
         assert "guest: power button" in console.read_text()
         await task.call("Delete")
+        await receiver.heard("delete")
 
 
 async def test_out_of_memory_is_told_before_the_exit(alone: tuple[Node, Daemon], tmp_path: Path) -> None:
