@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 
@@ -37,6 +38,10 @@ _FATAL = frozenset(
 _ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGRTMIN + 3})
 # On which a monitor that has a handler ends, and its guest with it (QEMU, os-posix.c; Solo5, tenders/hvt/hvt_main.c).
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+# Seconds until a guest is asked again, doubled each time: one that is booting does not hear (seen with Linux, whose
+# button is a driver), and one that is powering down takes no notice.
+_AGAIN = 1.0
+_HANGING_UP = 0.5  # seconds in which a monitor that does not answer any more may turn out to have ended by itself
 _MARGIN = 1.0  # seconds between SIGTERM and containerd's SIGKILL: the monitor flushes what it has of the guest's disks
 
 
@@ -81,18 +86,19 @@ class Stopping:
         return Exit(self._meaning.get(ended.status, ended.status), ended.at)
 
     async def _power_down(self, ended: asyncio.Future[Exit]) -> None:
-        monitor, own = self._record.monitor, self._record.own_bundle
+        monitor, own = self._node.monitors[self._record.monitor], self._record.own_bundle
         assert own is not None, "a unikernel has a bundle of ours"
         _log.info("asking the guest to power down", container=self._record.container, within=self._record.powerdown)
         try:
             async with asyncio.timeout(self._record.powerdown):
-                await self._node.monitors[monitor].power_down(own)
-                await asyncio.wait([ended])
-                return
+                for times in itertools.count():
+                    await monitor.power_down(own)
+                    await asyncio.wait([ended], timeout=_AGAIN * 2**times)
         except TimeoutError:
             reason = "its time is up"
         except (ShimError, OSError) as error:
             reason = str(error)
+            await asyncio.wait([ended], timeout=_HANGING_UP)
         _log.warning("the guest does not power down: SIGTERM", container=self._record.container, reason=reason)
         with contextlib.suppress(ProcessLookupError):
             self._send(signal.SIGTERM)
