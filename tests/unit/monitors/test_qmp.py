@@ -147,7 +147,7 @@ async def test_a_peer_that_is_stopped_costs_its_callers_time_and_nothing_else(tm
     await asyncio.sleep(0)  # the transports close with the loop's next turn
     assert os.listdir("/proc/self/fd") == before
     # Nor does connecting wait once the kernel queues no more.
-    held = []
+    held: list[socket.socket] = []
     with pytest.raises(Unreachable, match="unavailable"):
         held.extend(control.connect(tmp_path) for _ in range(100))
     for connection in held:
