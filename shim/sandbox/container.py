@@ -396,10 +396,19 @@ class Container:
         await dismantle(self.node, self.record)
         self.init.become(Status.DELETED)
 
-    async def stop(self) -> None:
-        """Kill whatever runs and wait for its end. Raises TimedOut when it does not die."""
+    async def stop(self, grace: float = 0.0) -> None:
+        """Kill whatever runs and wait for its end; a guest that can be asked has `grace` seconds to power down first.
+
+        Raises TimedOut when it does not die.
+        """
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return
+        if grace and self.record.powerdown and self.init.status is Status.RUNNING:
+            with contextlib.suppress(NotFound, TimeoutError):
+                await self.kill("", signal.SIGTERM, everyone=False)
+                async with asyncio.timeout(grace):
+                    await self.init.wait()
+                return
         with contextlib.suppress(NotFound):
             await self.kill("", signal.SIGKILL, everyone=False)
         try:

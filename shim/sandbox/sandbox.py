@@ -138,12 +138,15 @@ class Sandbox:
         self.started = True
         self.note()
 
-    async def stop(self) -> None:
-        """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated."""
+    async def stop(self, grace: float = 0.0) -> None:
+        """End what runs and give the network back; containers stay until they are deleted. Harmless when repeated.
+
+        A guest has `grace` seconds to power down; the rest is killed.
+        """
         async with self.lock:
             # The pause container last: containers may know their namespaces only by its process.
             for container in sorted(self.containers.values(), key=lambda held: held.id == self.id):
-                await container.stop()
+                await container.stop(grace)
             if self.exit is None:
                 self.exit = Exit(0, time.time_ns())
                 self.note()

@@ -8,13 +8,16 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from shim import stats
 from shim.rpc.ttrpc_client import TtrpcClient
+from shim.wire import services_sandbox_v1_pb2 as pb
 from shim.wire import task_v3_pb2
 from tests.integration import images, tender_double
 from tests.integration.conftest import fresh_node, running
@@ -66,6 +69,15 @@ def stopped(pod: Pod, container: str, *, grace: int) -> tuple[float, int]:
     return time.monotonic() - begun, pod.client.wait_exit(container, timeout=2).exit_code
 
 
+def controller(daemon: Daemon, method: str, request: Any) -> None:
+    """A call to the daemon's Sandbox Controller, as containerd makes it."""
+    with grpc.insecure_channel(f"unix:{daemon.socket}") as channel:
+        channel.unary_unary(
+            f"/containerd.services.sandbox.v1.Controller/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+        )(request, timeout=30, metadata=(("containerd-namespace", "k8s.io"),))
+
+
 def pid_of(containerd: Containerd, container: str) -> int:
     listed = next(line.split() for line in containerd.ctr("task", "ls").splitlines() if line.startswith(container))
     return int(listed[1])
@@ -74,12 +86,26 @@ def pid_of(containerd: Containerd, container: str) -> int:
 def test_a_guest_is_asked_first_and_again_while_it_boots(
     containerd: Containerd, daemon: Daemon, clean: LeakCheck
 ) -> None:
-    with containerd.cri.pod("unikernel") as pod:
-        container = linux(pod)
-        took, code = stopped(pod, container, grace=20)
-        assert code == 0, "as any process that ends well on SIGTERM"
-        assert took < 10
-        assert "guest: power button\nguest: powering off" in pod.log(container)
+    def stop_the_sandbox(pod: Pod, container: str) -> tuple[float, int]:
+        """As containerd does with a pod whose container it has given up."""
+        begun = time.monotonic()
+        controller(daemon, "Stop", pb.ControllerStopRequest(sandbox_id=pod.id))
+        return time.monotonic() - begun, pod.client.wait_exit(container, timeout=2).exit_code
+
+    def stop_the_container(pod: Pod, container: str) -> tuple[float, int]:
+        return stopped(pod, container, grace=20)
+
+    with containerd.cri.pod("unikernel") as one, containerd.cri.pod("unikernel") as other, ThreadPoolExecutor() as run:
+        cases = [
+            (pod, container, run.submit(stop, pod, container))
+            for stop, pod in ((stop_the_container, one), (stop_the_sandbox, other))
+            for container in (linux(pod),)
+        ]
+        for pod, container, stopping in cases:
+            took, code = stopping.result()
+            assert code == 0, "as any process that ends well on SIGTERM"
+            assert took < 12
+            assert "guest: power button\nguest: powering off" in pod.log(container)
 
 
 def test_a_guest_that_takes_no_notice_is_cut_off_within_the_pods_grace(
@@ -215,6 +241,44 @@ async def test_out_of_memory_is_told_before_the_exit(alone: tuple[Node, Daemon],
         assert await receiver.heard("exit") == ["create", "start", "oom", "oom", "exit"]
         assert eventfds(daemon) == before
     os.close(writing)
+
+
+async def test_who_shares_the_pods_limit_is_not_taken_for_who_was_killed(
+    alone: tuple[Node, Daemon], tmp_path: Path
+) -> None:
+    node, daemon = alone
+    async with (
+        listening(address(node)) as receiver,
+        ours(daemon, node, tmp_path, "/bin/sleep", "600") as other,
+        ours(daemon, node, tmp_path, *GREEDY) as greedy,
+    ):
+        pid = await other.create()
+        await other.call("Start")
+        await greedy.create()
+        with limited(pid):
+            await greedy.call("Start")
+            assert (await greedy.call("Wait")).exit_status == 128 + signal.SIGKILL
+        assert await receiver.heard("exit") == ["create", "start", "create", "start", "oom", "exit"]
+        await other.call("Kill", signal=int(signal.SIGKILL))
+        await other.call("Wait")
+        assert await receiver.heard("exit", 2) == ["create", "start", "create", "start", "oom", "exit", "exit"]
+
+
+@contextmanager
+def limited(pid: int) -> Iterator[None]:
+    """A limit of memory on the cgroup above that of `pid`, as the kubelet sets one for a pod."""
+    paths = stats.cgroup_of(pid)
+    files = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes") if "memory" in paths.v1 else ("memory.max",)
+    own = paths.v1.get("memory", paths.v2)
+    assert own is not None
+    found = [own.parent / name for name in files if (own.parent / name).exists()]
+    for file in found:
+        file.write_text(str(LIMIT))
+    try:
+        yield
+    finally:
+        for file in reversed(found):
+            file.write_text("-1" if "memory" in paths.v1 else "max")
 
 
 async def test_who_ran_out_of_memory_while_no_daemon_ran_is_told_of_once(
