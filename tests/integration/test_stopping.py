@@ -205,7 +205,7 @@ def eventfds(daemon: Daemon) -> int:
     return sum("eventfd" in link for link in links)
 
 
-async def test_the_next_daemon_asks_as_well(alone: tuple[Node, Daemon], tmp_path: Path) -> None:
+async def test_the_next_daemon_asks_as_well_also_a_paused_guest(alone: tuple[Node, Daemon], tmp_path: Path) -> None:
     node, daemon = alone
     console = tmp_path / "console"
     async with (
@@ -218,7 +218,10 @@ async def test_the_next_daemon_asks_as_well(alone: tuple[Node, Daemon], tmp_path
             while "guest: ready" not in console.read_text():
                 await asyncio.sleep(0.05)
         await again(daemon, task)
+        # A paused process has a signal when it is resumed, and so has a guest.
+        await task.call("Pause")
         await task.call("Kill", signal=int(signal.SIGTERM))
+        await task.call("Resume")
         assert (await task.call("Wait", timeout=5)).exit_status == 0
         assert "guest: power button" in console.read_text()
         await task.call("Delete")
