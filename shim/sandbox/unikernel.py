@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from shim.sandbox.nics import match
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord, PodPlan
 from shim.sandbox.stopping import patience
+from shim.threads import in_thread
 
 _log = log.get(__name__)
 
@@ -160,9 +160,9 @@ async def prepare(
         control = None
         if record.powerdown:
             control = _FIRST_FD + len(descriptors)
-            descriptors += (await asyncio.to_thread(listen, own),)
+            descriptors += (listen(own),)
         launch = await _launch(node, spec, image, network, bool(vhost), memory, control)
-        rewritten = await asyncio.to_thread(_bundle, own, spec, image, launch, netns or "")
+        rewritten = await in_thread(_bundle, own, spec, image, launch, netns or "")
     except BaseException:
         close_all(descriptors)
         raise
