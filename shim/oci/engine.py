@@ -194,8 +194,8 @@ class Engine:
         journal = self._scratch(f"{log_name or container}.{arguments[0]}.log")
         argv = [self.binary, "--root", os.fspath(self.root), "--log-format", "json"]
         if fds:
-            # Where the program is given our streams they are not the engine's to complain on. Elsewhere no file is needed,
-            # and an end does not depend on a disk with room for one.
+            # Where the program is given our streams they are not the engine's to complain on. Elsewhere no file is
+            # needed, and an end does not depend on a disk with room for one.
             argv += ["--log", os.fspath(journal)]
         if systemd:
             argv.append("--systemd-cgroup")
