@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.chaos import faults, reconcile, views
 from tests.chaos.operations import Kubelet, Outcome
 from tests.chaos.script import GUEST, Act, Round
 from tests.chaos.site import Site
+from tests.integration import paths
 from tests.integration.leaks import LeakCheck
 
 #: Seconds in which a kubelet makes its pods whole: containerd's connection to a daemon that was away comes back only
@@ -63,9 +66,22 @@ def play(site: Site, script: Round) -> Teller:
         _end(site, kubelets, leaks, tell)
     except Exception as error:
         story = "\n".join(tell.lines)
-        log = "\n".join(line[:400] for line in site.daemon.tail(40).splitlines())
-        raise Broken(f"{type(error).__name__}: {error}\n{story}\n{log}") from error
+        again = f"again: make chaos SEED={script.seed} ROUND={script.number}"
+        raise Broken(f"{type(error).__name__}: {error}\n{story}\nlogs: {_keep(site, script)}\n{again}") from error
     return tell
+
+
+def _keep(site: Site, script: Round) -> Path:
+    """Put the servers' logs where they outlive the site; the directory."""
+    directory = paths.CACHE / "chaos" / f"{script.seed}-{script.number}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for log in (site.daemon.log, site.containerd.log):
+        shutil.copy(log, directory)
+    # Of a daemon that a courier started.
+    for log in site.disk.point.glob("*.log"):
+        shutil.copy(log, directory / f"courier-{log.name}")
+    return directory
 
 
 def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[object], None]) -> None:

@@ -12,9 +12,9 @@ import random
 import sys
 import time
 
-from tests.chaos.known import KNOWN
+from tests.chaos import known
 from tests.chaos.rounds import Broken, play
-from tests.chaos.script import Fault, compose
+from tests.chaos.script import PODS, Fault, compose
 from tests.chaos.site import site
 
 
@@ -25,17 +25,21 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=None, help="by default another one each time")
     options.add_argument("--round", type=int, default=None, help="this one alone")
     options.add_argument("--times", type=int, default=1, help="how often, with --round")
-    options.add_argument("--pods", type=int, default=5, help="how many at once, at most")
+    options.add_argument("--pods", type=int, default=PODS, help="how many at once, at most")
     options.add_argument(
         "--only", type=Fault, action="append", help="faults that strike; by default all but known.py's"
     )
+    options.add_argument("--everything", action="store_true", help="what known.py lists, too")
     options.add_argument("--keep-going", action="store_true", help="go on with a new site after a failure")
     options.add_argument("--verbose", action="store_true", help="tell each round's story")
     given = options.parse_args()
     seed = random.randrange(1 << 31) if given.seed is None else given.seed
-    without = [fault for fault in Fault if fault not in given.only] if given.only else list(KNOWN)
-    for fault in without if not given.only else ():
-        print(f"does not strike: {fault}: {KNOWN[fault]}")
+    without = [fault for fault in Fault if fault not in given.only] if given.only else list(known.FAULTS)
+    apart = {} if given.everything else known.apart()
+    if given.everything:
+        without = [fault for fault in without if fault not in known.FAULTS]
+    else:
+        _tell_known()
     numbers = itertools.count() if given.round is None else iter([given.round] * given.times)
     deadline = time.monotonic() + given.seconds
     failed = played = 0
@@ -46,7 +50,7 @@ def main() -> int:
                 if time.monotonic() > deadline:
                     ended = True
                     break
-                script = compose(seed, number, without=without, pods=given.pods)
+                script = compose(seed, number, without=without, apart=apart, pods=given.pods)
                 strikes = [str(strike.fault) for act in script.acts for strike in act.strikes]
                 began = time.monotonic()
                 print(f"seed {seed} round {number}: {', '.join(strikes) or 'calm'}", end="", flush=True)
@@ -55,7 +59,7 @@ def main() -> int:
                     tell = play(place, script)
                 except Broken as error:
                     failed += 1
-                    print(f": FAILED\n{error}\nagain: make chaos SEED={seed} ROUND={number}", flush=True)
+                    print(f": FAILED\n{error}", flush=True)
                     break
                 print(f": {time.monotonic() - began:.1f} s", flush=True)
                 if given.verbose:
@@ -64,6 +68,13 @@ def main() -> int:
                 ended = True
     print(f"{played} rounds, {failed} failed")
     return 1 if failed else 0
+
+
+def _tell_known() -> None:
+    for fault, why in known.FAULTS.items():
+        print(f"does not strike: {fault}: {why}")
+    for verb, (faults, why) in known.APART.items():
+        print(f"is not asked for: {verb} while one of these strikes: {', '.join(sorted(faults))}: {why}")
 
 
 if __name__ == "__main__":

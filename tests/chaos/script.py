@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 ACTS = 2
+#: How many pods there are at most, where nobody says otherwise.
+PODS = 4
 #: How long the kubelet waits for an answer, in seconds; now and then it does not have that much patience.
 PATIENCE = 20.0
 _HURRY = (0.03, 0.1, 0.3)
@@ -161,8 +163,16 @@ class Round:
     acts: tuple[Act, ...]
 
 
-def compose(seed: int, number: int, *, without: Collection[Fault] = (), pods: int = 5) -> Round:
-    """The round; `without` are faults that are not to strike, `pods` how many there are at most."""
+def compose(
+    seed: int,
+    number: int,
+    *,
+    without: Collection[Fault] = (),
+    apart: Mapping[Verb, Collection[Fault]] | None = None,
+    pods: int = PODS,
+) -> Round:
+    """The round; `without` are faults that are not to strike, `apart` what is not asked for while some of them strike
+    (of PAUSE alone), `pods` how many there are at most."""
     dice = random.Random(f"{seed}/{number}")
     plans = tuple(_plan(dice, f"pod{index}") for index in range(dice.randint(min(3, pods), pods)))
     deck = _deck(seed, without)
@@ -171,7 +181,9 @@ def compose(seed: int, number: int, *, without: Collection[Fault] = (), pods: in
     for index in range(ACTS):
         first = deck[(number * ACTS + index) % len(deck)]
         strikes = _strikes(dice, first, [fault for fault in Fault if fault not in without])
-        operations = {plan.name: _Pod(dice, plan, plan.name in whole).operations() for plan in plans}
+        struck = {strike.fault for strike in strikes}
+        avoided = frozenset(verb for verb, faults in (apart or {}).items() if struck & set(faults))
+        operations = {plan.name: _Pod(dice, plan, plan.name in whole, avoided).operations() for plan in plans}
         removed = frozenset(plan.name for plan in plans if dice.random() < 0.25)
         whole = frozenset(plan.name for plan in plans) - removed
         acts.append(Act(operations, strikes, removed))
@@ -244,6 +256,7 @@ class _Pod:
     dice: random.Random
     plan: PodPlan
     whole: bool
+    avoided: frozenset[Verb]
     lives: dict[str, Life] = field(default_factory=dict)
     found: list[Operation] = field(default_factory=list)
 
@@ -279,6 +292,8 @@ class _Pod:
         self._do(self.dice.choice(_RIGHT[life]), name)
 
     def _do(self, verb: Verb, name: str) -> None:
+        if verb in self.avoided:
+            verb = Verb.STATS
         if name == GUEST and verb is Verb.EXEC:
             self._add(verb, name, Expected.REFUSAL)
         elif name != GUEST and verb is Verb.PING:

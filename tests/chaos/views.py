@@ -7,14 +7,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import grpc
 
-from shim.wire import inspection_pb2, task_v3_pb2, types_task_pb2
+from shim.wire import types_task_pb2
 from tests.chaos.agreement import Containerd, Daemon, Group, Held, Kernel, Listed, Network, Sandbox, Task, differences
 from tests.chaos.script import GUEST
 from tests.chaos.site import Site
+from tests.integration.doors import Door
 from tests.integration.node import Node, cgroup_roots, mounts
 
 _TIMEOUT = 5.0
@@ -59,16 +59,12 @@ def daemon(site: Site) -> Daemon:
     pods: dict[str, str] = {}
     containers: dict[str, Held] = {}
     try:
-        with grpc.insecure_channel(f"unix:{site.daemon.socket}") as channel:
-            listed = _ask(channel, inspection_pb2, "Inspection", "List", inspection_pb2.ListRequest())
-            for entry in listed.sandboxes:
-                inspected = _ask(
-                    channel, inspection_pb2, "Inspection", "Inspect", inspection_pb2.InspectRequest(pod=entry.id)
-                )
-                described = json.loads(inspected.json)
+        with Door(site.daemon.socket, _NAMESPACE) as door:
+            for entry in door.inspection("List").sandboxes:
+                described = json.loads(door.inspection("Inspect", pod=entry.id).json)
                 pods[entry.id] = described["netns"] or ""
                 for held in described["containers"]:
-                    state = _ask(channel, task_v3_pb2, "Task", "State", task_v3_pb2.StateRequest(id=held["id"]))
+                    state = door.task("State", id=held["id"])
                     containers[held["id"]] = Held(
                         entry.id,
                         Task(held["status"], held["pid"]),
@@ -76,19 +72,8 @@ def daemon(site: Site) -> Daemon:
                         held["unikernel"],
                     )
     except grpc.RpcError as error:
-        raise Unanswered(f"the daemon does not say: {error}") from error
+        raise Unanswered(f"the daemon does not say: {error.code().name}: {error.details()}") from error
     return Daemon(pods, containers)
-
-
-def _ask(channel: grpc.Channel, pb: Any, service: str, method: str, request: Any) -> Any:
-    described = pb.DESCRIPTOR.services_by_name[service]
-    answer = getattr(pb, described.methods_by_name[method].output_type.name)
-    call: Any = channel.unary_unary(
-        f"/{described.full_name}/{method}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=answer.FromString,
-    )
-    return call(request, timeout=_TIMEOUT, metadata=[("containerd-namespace", _NAMESPACE)])
 
 
 def kernel(site: Site) -> Kernel:
