@@ -35,6 +35,7 @@ from shim.sandbox.checks import Checker
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
+from shim.sandbox.resync import present
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
@@ -108,12 +109,14 @@ async def _serve(config: Config) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     publisher = Publisher(sender)
-    node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"))
+    default = f"{config.containerd.address}.ttrpc"
+    node = await make_node(config, announcer(publisher, default))
     sandboxes = Sandboxes(node)
+    publisher.resync = functools.partial(_tell_present, node, sandboxes, default)
     await adopt_all(node, sandboxes)
     checker = Checker()
     doors = _doors(config, sandboxes, checker)
-    scrapes = await _scrapes(config, sandboxes, checker)
+    scrapes = await _scrapes(config, sandboxes, checker, publisher)
     try:
         await doors.grpc.start(config.grpc_socket)
         await doors.ttrpc.start(config.ttrpc_socket)
@@ -137,6 +140,11 @@ async def _serve(config: Config) -> None:
         node.stop()
 
 
+def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: str) -> None:
+    for occurrence in present(sandboxes.all(), destination, default):
+        node.announce(occurrence)
+
+
 @dataclass(frozen=True, slots=True)
 class _Doors:
     """Where the daemon is spoken to."""
@@ -146,13 +154,13 @@ class _Doors:
     grpc: GrpcServer
 
 
-async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker) -> ScrapeServer | None:
+async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> ScrapeServer | None:
     """Where metrics are fetched from, listening; None where none is configured: then nothing of it is even loaded."""
     if not config.metrics.listen:
         return None
     from shim import metrics
 
-    server = ScrapeServer(metrics.exposition(sandboxes, checker))
+    server = ScrapeServer(metrics.exposition(sandboxes, checker, publisher))
     await server.start(config.metrics.listen)
     return server
 
