@@ -15,6 +15,15 @@ APART: dict[Verb, tuple[frozenset[Fault], str]] = {
     ),
 }
 
+#: What may leave files of its run directory behind until the daemon is started anew, which then must leave nothing.
+UNTIL_RESTART: dict[Fault, str] = {
+    Fault.ENGINE_FAILS: "a teardown that failed (the engine's delete) is tried again by nobody but the next daemon",
+    Fault.ENGINE_LIES: "the same",
+    Fault.ENGINE_HANGS: "the same: the engine's delete was given up",
+    Fault.DISK_FULL: "what cannot be written or removed stays (Journal.forget says so), and the next daemon removes it",
+    Fault.DISK_READ_ONLY: "the same",
+}
+
 
 def apart() -> dict[Verb, frozenset[Fault]]:
     """APART without the reasons."""

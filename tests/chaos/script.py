@@ -216,6 +216,10 @@ def _strikes(dice: random.Random, first: Fault | None, faults: list[Fault]) -> t
     )
 
 
+#: What is never given up: containerd kills the CNI plugin of a call of a pod's, and the plugin then forgets its rules for
+#: good. An exec has a time of its own.
+_PATIENT = (Verb.RUN_POD, Verb.STOP_POD, Verb.REMOVE_POD, Verb.EXEC, Verb.PING)
+
 #: Where an operation that succeeds leaves a container.
 _AFTER = {
     Verb.CREATE: Life.CREATED,
@@ -274,8 +278,7 @@ class _Pod:
         return tuple(self.found)
 
     def _add(self, verb: Verb, container: str = "", expected: Expected = Expected.SUCCESS) -> None:
-        # An exec's patience is its own matter: containerd kills it.
-        hurry = self.dice.random() < 0.05 and verb not in (Verb.EXEC, Verb.PING)
+        hurry = self.dice.random() < 0.08 and verb not in _PATIENT
         patience = self.dice.choice(_HURRY) if hurry else PATIENCE
         self.found.append(Operation(verb, container, expected, patience))
 
