@@ -216,8 +216,8 @@ def _strikes(dice: random.Random, first: Fault | None, faults: list[Fault]) -> t
     )
 
 
-#: What is never given up: containerd kills the CNI plugin of a call of a pod's, and the plugin then forgets its rules for
-#: good. An exec has a time of its own.
+#: What is never given up: with a pod's call containerd kills the CNI plugin, which leaves its rules behind for good. An
+#: exec has a time of its own.
 _PATIENT = (Verb.RUN_POD, Verb.STOP_POD, Verb.REMOVE_POD, Verb.EXEC, Verb.PING)
 
 #: Where an operation that succeeds leaves a container.
@@ -290,7 +290,8 @@ class _Pod:
                 self._add(Verb.SECOND_GUEST, expected=Expected.REFUSAL)
                 return
             verb, expected = self.dice.choice(_WRONG[life])
-            self._add(verb, name, expected)
+            if verb not in self.avoided:
+                self._add(verb, name, expected)
             return
         self._do(self.dice.choice(_RIGHT[life]), name)
 
