@@ -71,39 +71,33 @@ class Site:
                 deadline = time.monotonic() + within
                 while (ending := [pid for pid in ending if self._lives(pid)]) and time.monotonic() < deadline:
                     time.sleep(0.01)
-            self._reap(self.daemon)
 
     def start_daemon(self, *, dies_at: int = 0) -> None:
         """Unless one serves already. `dies_at` is the step of its journals that kills it, 0 for none."""
         with self._turn:
             deadline = time.monotonic() + _UP
             while not answers(self.daemon.socket):
-                self._reap(self.daemon)
-                if self.daemon._process is None:
-                    self.daemon._env.pop(dying.VARIABLE, None)
-                    if dies_at:
-                        self.daemon._env[dying.VARIABLE] = str(dies_at)
-                    self._spawn(self.daemon)
+                if not self.daemon.runs:
+                    self.daemon.spawn(**({dying.VARIABLE: str(dies_at)} if dies_at else {}))
                 assert time.monotonic() < deadline, f"the daemon does not serve\n{self.daemon.tail()}"
                 time.sleep(0.02)
 
     def kill_containerd(self) -> None:
         """SIGKILL."""
         with self._turn:
-            if self.containerd._process is not None and self.containerd._process.poll() is None:
+            if self.containerd.runs:
                 self.containerd.kill()
 
     def start_containerd(self) -> None:
         """Unless it runs; returns once CRI is ready."""
         with self._turn:
-            self._reap(self.containerd)
-            if self.containerd._process is None:
+            if not self.containerd.runs:
                 Server.start(self.containerd, within=_UP)
             deadline = time.monotonic() + _UP
             while True:
                 client = self.client(2)
                 self.containerd.cri = client
-                if self.containerd._ready():
+                if self.containerd.ready():
                     return
                 client.close()
                 assert time.monotonic() < deadline, f"CRI is not ready\n{self.containerd.tail()}"
@@ -119,8 +113,7 @@ class Site:
     def own_daemon(self) -> None:
         """Have a daemon that a courier started replaced by one of ours: its log keeps the disk writable."""
         with self._turn:
-            process = self.daemon._process
-            if process is None or process.poll() is not None or self.daemons() != [process.pid]:
+            if not self.daemon.runs or self.daemons() != [self.daemon.pid]:
                 self.end_daemon(signal.SIGTERM)
                 self.start_daemon()
 
@@ -134,8 +127,6 @@ class Site:
                 for pid in running:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                self._reap(self.daemon)
-                self._reap(self.containerd)
                 assert time.monotonic() < deadline, f"these do not die: {running}"
                 time.sleep(0.01)
             base = self.node.base
@@ -172,24 +163,7 @@ class Site:
                     state.write_text("0")
 
     @staticmethod
-    def _spawn(server: Server) -> None:
-        with server.log.open("ab") as log:
-            server._process = subprocess.Popen(
-                server._command,
-                env=server._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @staticmethod
-    def _reap(server: Server) -> None:
-        if server._process is not None and server._process.poll() is not None:
-            server._process = None
-
-    def _lives(self, pid: int) -> bool:
-        self._reap(self.daemon)
+    def _lives(pid: int) -> bool:
         try:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
         except OSError:
