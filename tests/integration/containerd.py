@@ -58,7 +58,7 @@ class Containerd(Server):
         """Start it, wait for CRI, import busybox and the pause image."""
         super().start(within=within)
         deadline = time.monotonic() + within
-        while not self._ready():
+        while not self.ready():
             assert time.monotonic() < deadline, f"CRI is not ready\n{self.tail()}"
             time.sleep(0.05)
         self.load(images.busybox(), images.pause())
@@ -101,7 +101,8 @@ class Containerd(Server):
                 return point
         raise LookupError(f"no pod's namespace has {address}")
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether CRI has its runtime and its network."""
         try:
             conditions = self.cri.call("Status", timeout=2).status.conditions
         except grpc.RpcError:
