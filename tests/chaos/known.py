@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from tests.chaos.script import GROUPS, Fault, Verb
+from tests.chaos.script import Fault, Verb
 
 #: Faults that do not strike.
 FAULTS: dict[Fault, str] = {}
 
 #: What is not asked for in an act in which one of these faults strikes.
-APART: dict[Verb, tuple[frozenset[Fault], str]] = {
-    Verb.PAUSE: (
-        frozenset(fault for fault in Fault if GROUPS[fault] == "daemon"),
-        "a container that is paused while the daemon is replaced is adopted as running, and can then not be stopped",
-    ),
-}
+APART: dict[Verb, tuple[frozenset[Fault], str]] = {}
 
 #: What may leave files of its run directory behind until the daemon is started anew, which then must leave nothing.
 UNTIL_RESTART: dict[Fault, str] = {
