@@ -13,11 +13,11 @@ from tests.integration.process import Server
 class Daemon(Server):
     """The daemon. `start` waits for both of its doors."""
 
-    def __init__(self, node: Node, *, name: str = "daemon", more: str = "") -> None:
-        """`more` is TOML put behind the node's own settings."""
+    def __init__(self, node: Node, *, name: str = "daemon", more: str = "", grouping: str = "node") -> None:
+        """`more` is TOML put behind the node's own settings; `grouping` is what couriers go by."""
         self.run_dir = node.base / "run"
         self.config = node.base / f"{name}.toml"
-        self.config.write_text(configuration(node, self.run_dir) + more)
+        self.config.write_text(f'grouping = "{grouping}"\n' + configuration(node, self.run_dir) + more)
         command = [str(paths.DAEMON), "serve"]
         super().__init__(node, name, command, self.run_dir / "shim.sock", environment(self.config))
         place()
