@@ -127,7 +127,7 @@ async def _serve_pod(node: Config, pod: str, namespace: str) -> None:
     config = node.within(pod)
     async with (
         rundir.of_pod(config.run_dir, pod) as directory,
-        _serving(config, pod=namespace, memory=node.run_dir) as running,
+        _serving(config, _Pod(namespace, node.run_dir)) as running,
     ):
         gone = asyncio.ensure_future(_gone(running, directory))
         gone.add_done_callback(lambda _: stopping.set())
@@ -154,6 +154,14 @@ async def _gone(running: _Running, directory: rundir.PodDirectory) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pod:
+    """What the daemon of one pod knows of it: its containerd namespace, and the run directory of the node."""
+
+    namespace: str
+    node_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
     """A daemon that serves."""
 
@@ -163,11 +171,12 @@ class _Running:
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: Config, *, pod: str | None = None, memory: Path | None = None) -> AsyncIterator[_Running]:
-    """Take over what a former daemon left, and serve. `pod` is the containerd namespace of the only pod, `memory` as
-    for `make_node`."""
+async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
+    """Take over what a former daemon left, and serve: `pod` alone, or the node."""
     publisher = Publisher(sender)
-    node = await make_node(config, announcer(publisher, f"{config.containerd.address}.ttrpc"), memory)
+    node = await make_node(
+        config, announcer(publisher, f"{config.containerd.address}.ttrpc"), pod.node_dir if pod else None
+    )
     sandboxes = Sandboxes(node)
     await adopt_all(node, sandboxes)
     checker = Checker()
@@ -217,7 +226,7 @@ async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker) -> Sc
     return server
 
 
-def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: str | None) -> _Doors:
+def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | None) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
@@ -230,8 +239,15 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: str | No
     # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
     v2, v3 = task(task_v2_pb2), task(task_v3_pb2)
     namespaced = NamespacedDoors(config.run_dir / "ns", (v2,))
-    door = namespaced.path if pod is None else only_door
-    bootstrap = BootstrapService(sandboxes, destinations, Versions(ask_version), config, __version__, door)
+    bootstrap = BootstrapService(
+        sandboxes,
+        destinations,
+        Versions(ask_version),
+        config,
+        __version__,
+        door=namespaced.path if pod is None else only_door,
+        run_dir=config.run_dir if pod is None else pod.node_dir,
+    )
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
     controller = from_descriptor(
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
@@ -251,6 +267,6 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: str | No
         connected=lambda: bool(ttrpc.connections),
     )
     # All calls are of the pod's namespace, so no further door must say which one it is.
-    ttrpc = TtrpcServer(map(lifetime.watch, (v2, v3, courier)), pod)
+    ttrpc = TtrpcServer(map(lifetime.watch, (v2, v3, courier)), pod.namespace)
     grpc = GrpcServer(map(lifetime.watch, (v3, controller, inspection)))
     return _Doors(ttrpc, namespaced, grpc, lifetime)

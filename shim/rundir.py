@@ -63,9 +63,12 @@ class PodDirectory:
         self._held: int | None = None
 
     def hold(self) -> bool:
-        """Keep couriers from starting a daemon here; False while one is about to ask for one."""
-        if self._held is None:
-            self._held = _locked(self._path / "lock")
+        """Keep couriers from starting a daemon here; False while one is about to."""
+        try:
+            if self._held is None:
+                self._held = _locked(self._path / "lock")
+        except FileNotFoundError:
+            return True  # the directory was taken away, and nobody finds us here any more
         return self._held is not None
 
     def let_go(self) -> None:
@@ -122,7 +125,10 @@ async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
         try:
             yield directory
         finally:
-            directory.remove()
+            try:
+                directory.remove()
+            except OSError as error:
+                _log.error("the pod's run directory stays", directory=os.fspath(path), error=str(error))
             directory.let_go()
     finally:
         os.close(descriptor)
