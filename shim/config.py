@@ -18,6 +18,7 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
 _VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+_DAY = 86400  # seconds
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,9 +39,12 @@ class Containerd(Section, frozen=True):
 
 
 class Engine(Section, frozen=True):
-    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc."""
+    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc. `timeout` is how
+    long one run of it may take, in seconds; `parallel` how many may start containers at once, 0 for two a processor."""
 
     path: str = "auto"
+    timeout: float = 30.0
+    parallel: int = 0
 
 
 class Network(Section, frozen=True):
@@ -63,11 +67,15 @@ class Tender(Section, frozen=True):
 
 class Qemu(Section, frozen=True):
     """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it; `vhost` is
-    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that."""
+    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that.
+
+    `powerdown` is how many seconds a guest that is to stop is given to power down, where its pod does not say; 0 asks
+    no guest."""
 
     path: str = "qemu-system-x86_64"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     vhost: Literal["auto", "off", "on"] = "auto"
+    powerdown: float = 20.0
 
 
 class Monitors(Section, frozen=True):
@@ -145,6 +153,11 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest(f"the configuration is wrong: {error}", subject=name) from error
     if not config.run_dir.is_absolute():
         raise InvalidRequest("run_dir must be an absolute path", subject=name)
+    if config.engine.timeout <= 0 or config.engine.parallel < 0:
+        raise InvalidRequest("engine.timeout must be above 0, engine.parallel 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    # Also what is no number: nan compares with nothing.
+    if not 0 <= config.monitors.qemu.powerdown <= _DAY:
+        raise InvalidRequest(f"monitors.qemu.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config

@@ -18,16 +18,17 @@ from types import ModuleType
 
 import uvloop
 
-from shim import __version__, log, rundir
+from shim import __version__, faults, log, rundir
 from shim.config import Config
 from shim.errors import InvalidRequest
 from shim.events import Publisher
 from shim.guests.registry import guests
-from shim.journal import Journal
+from shim.journal import Journal, Record, Step
 from shim.lifetime import Lifetime
 from shim.monitors.registry import monitors
 from shim.network.kernel.namespace import all_settled
-from shim.oci import engine
+from shim.oci import engine, orphans
+from shim.oci.engine import Engine, Limits
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
 from shim.rpc.forward import ask_version, sender
@@ -42,6 +43,7 @@ from shim.sandbox.checks import Checker
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
+from shim.sandbox.resync import present
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
@@ -64,23 +66,35 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
     machine, by default the run directory. Raises NodeFault where the node lacks something."""
     rundir.make(config.run_dir)
     seal_inherited()
+    step = faults.from_environment()
     reaper = Reaper()
     reaper.start()
-    journal = Journal(config.run_dir / "journal", ContainerRecord)
-    journal.open()
-    pods = Journal(config.run_dir / "journal" / "pods", SandboxRecord)
-    pods.open()
-    root = config.run_dir / "engine"
+    journal = _journal(config.run_dir / "journal", ContainerRecord, step)
+    pods = _journal(config.run_dir / "journal" / "pods", SandboxRecord, step)
     return Node(
         config=config,
         reaper=reaper,
-        engine=await engine.find(reaper, config.engine.path, root, root / "calls"),
+        engine=await _engine(config, reaper),
         journal=journal,
         pods=pods,
         guests=guests(),
         monitors=monitors(config.monitors, functools.partial(run, reaper), memory or config.run_dir),
         announce=announce,
     )
+
+
+def _journal(directory: Path, kind: type[Record], step: Step | None) -> Journal[Record]:
+    journal = Journal(directory, kind) if step is None else Journal(directory, kind, step)
+    journal.open()
+    return journal
+
+
+async def _engine(config: Config, reaper: Reaper) -> Engine:
+    """The engine that works here, once those are gone that a former daemon left running."""
+    root = config.run_dir / "engine"
+    await orphans.ended(root, config.engine.timeout)
+    limits = Limits(timeout=config.engine.timeout, parallel=config.engine.parallel or 2 * (os.cpu_count() or 1))
+    return await engine.find(reaper, config.engine.path, root, root / "calls", limits)
 
 
 def serve(config: Config, pod: str | None = None) -> None:
@@ -174,14 +188,14 @@ class _Running:
 async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
     """Take over what a former daemon left, and serve: `pod` alone, or the node."""
     publisher = Publisher(sender)
-    node = await make_node(
-        config, announcer(publisher, f"{config.containerd.address}.ttrpc"), pod.node_dir if pod else None
-    )
+    default = f"{config.containerd.address}.ttrpc"
+    node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
     sandboxes = Sandboxes(node)
+    publisher.resync = functools.partial(_tell_present, node, sandboxes, default)
     await adopt_all(node, sandboxes)
     checker = Checker()
     doors = _doors(config, sandboxes, checker, pod)
-    scrapes = await _scrapes(config, sandboxes, checker)
+    scrapes = await _scrapes(config, sandboxes, checker, publisher)
     try:
         await doors.grpc.start(config.grpc_socket)
         await doors.ttrpc.start(config.ttrpc_socket)
@@ -202,7 +216,12 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
             await scrapes.stop()
         await publisher.close(config.stop_grace)
         await all_settled(config.stop_grace)
-        node.reaper.stop()
+        node.stop()
+
+
+def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: str) -> None:
+    for occurrence in present(sandboxes.all(), destination, default):
+        node.announce(occurrence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +234,13 @@ class _Doors:
     lifetime: Lifetime | None
 
 
-async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker) -> ScrapeServer | None:
+async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> ScrapeServer | None:
     """Where metrics are fetched from, listening; None where none is configured: then nothing of it is even loaded."""
     if not config.metrics.listen:
         return None
     from shim import metrics
 
-    server = ScrapeServer(metrics.exposition(sandboxes, checker))
+    server = ScrapeServer(metrics.exposition(sandboxes, checker, publisher))
     await server.start(config.metrics.listen)
     return server
 
@@ -231,7 +250,10 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
 
     def task(pb: ModuleType) -> Service:
         handlers = TaskService(pb, sandboxes, destinations)
-        return from_descriptor(pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Wait"})
+        # A Create that is cut off is undone whole.
+        return from_descriptor(
+            pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Create", "Wait"}, endless={"Wait"}
+        )
 
     async def only_door(_: str) -> Path:
         return config.ttrpc_socket
@@ -253,6 +275,7 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
         ControllerService(sandboxes, config),
         cancellable={"Wait"},
+        endless={"Wait"},
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],

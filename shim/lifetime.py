@@ -55,11 +55,11 @@ class Lifetime:
         self._ended = asyncio.Event()
 
     def watch(self, service: Service) -> Service:
-        """The same service, its calls counted; those that change nothing and end with their caller are not."""
+        """The same service, its calls counted; those that may wait for ever, and change nothing, are not."""
         return Service(
             service.name,
             {
-                name: method if method.cancellable else replace(method, handler=self._counted(method))
+                name: method if method.limit is None else replace(method, handler=self._counted(method))
                 for name, method in service.methods.items()
             },
         )

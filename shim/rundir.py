@@ -21,9 +21,10 @@ from shim.errors import NodeFault
 
 _log = log.get(__name__)
 
-_CALLS = "engine/calls"
 #: Parents first.
-_DIRECTORIES = ("engine", _CALLS, "containers", "sandboxes", "tty", "ns", "journal", "journal/pods")
+_DIRECTORIES = ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns", "journal", "journal/pods")
+#: What is in these is for the length of one call.
+_PASSING = ("engine/calls", "tty")
 _SUCCESSION = 10.0  # seconds for a daemon that was told to stop to let its successor in
 _LOOK = 0.05
 
@@ -34,8 +35,9 @@ def make(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _DIRECTORIES:
             (directory / name).mkdir(mode=0o700, exist_ok=True)
-        for leftover in (directory / _CALLS).iterdir():  # of calls that a former daemon died in
-            leftover.unlink(missing_ok=True)
+        for name in _PASSING:
+            for leftover in (directory / name).iterdir():  # of calls that a former daemon died in
+                leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -95,8 +97,6 @@ class PodDirectory:
         for draft in (each for each in self._path.glob(".*") if each.is_dir()):
             (draft / "s").unlink(missing_ok=True)
             _rmdir(draft)
-        for socket in self._path.glob("tty/*.sock"):
-            socket.unlink(missing_ok=True)
         for depth in ("engine/*/*", "engine/*"):  # by engine, by containerd's namespace
             for each in self._path.glob(depth):
                 _rmdir(each)

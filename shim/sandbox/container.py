@@ -1,7 +1,7 @@
 """One container after its creation: who may do what, when, and what is said of it.
 
-All that changes the container runs under its lock; waiting for an exit does not. An exit is handled under the lock
-too, so that a start is always announced before the exit that it caused.
+All that changes the container takes the pod's turn; a signal, and waiting for an exit, do not. An exit is handled in a
+turn too, so that a start is always announced before the exit that it caused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shim import log, stats
+from shim import log, oom, stats
 from shim.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -32,7 +32,6 @@ from shim.network.checking.check import Report
 from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
-from shim.process import pidfd
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams, open_streams
@@ -44,6 +43,7 @@ from shim.sandbox.occurrences import (
     ExecAdded,
     ExecStarted,
     Exited,
+    OutOfMemory,
     Paused,
     Resumed,
     Started,
@@ -51,16 +51,11 @@ from shim.sandbox.occurrences import (
 from shim.sandbox.process import Process
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.state import Call, Status
+from shim.sandbox.stopping import Stopping
 from shim.sandbox.teardown import dismantle, restore_network
 
 _log = log.get(__name__)
 
-# Signals whose default action ends a process (signal(7)); the rest stop it, continue it, or are ignored.
-_FATAL = frozenset(
-    set(range(1, signal.SIGRTMAX + 1))
-    - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
-    - {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
-)
 _DRAIN = 2.0  # seconds a terminal's output may take to be relayed after the exit, where somebody still holds it
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
@@ -68,8 +63,11 @@ _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 class Container:
     """A created container. `creation.create` makes one; `Container.delete` ends it."""
 
-    def __init__(self, node: Node, record: ContainerRecord, spec: Spec, settle: float) -> None:
-        """`settle` is how long (seconds) a start waits for a monitor that dies at once; 0 for an ordinary container."""
+    def __init__(
+        self, node: Node, record: ContainerRecord, spec: Spec, turn: asyncio.Lock, *, settle: float = 0.0
+    ) -> None:
+        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor that dies at once, 0 for an
+        ordinary container."""
         self.node = node
         self.record = record
         self.init = Process(record.container, record.streams)
@@ -78,10 +76,11 @@ class Container:
         #: What the last check of its guest found.
         self.checked: Report | None = None
         self._exec_specs: dict[str, bytes] = {}
-        self._killed_by = 0
+        self._stopping = Stopping(node, record)
+        self._memory: oom.Watch | None = None
         self._spec = spec
         self._settle = settle
-        self._lock = asyncio.Lock()
+        self._turn = turn
         self._exit: asyncio.Future[Exit] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: The descriptors that were handed to a monitor, its taps first. Kept open beyond its end: the kernel takes
@@ -120,7 +119,8 @@ class Container:
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
 
-    def _common(self) -> dict[str, str]:
+    def common(self) -> dict[str, str]:
+        """What every occurrence says of the container."""
         return {
             "namespace": self.record.namespace,
             "container": self.record.container,
@@ -139,7 +139,15 @@ class Container:
     def supervise(self, exit: asyncio.Future[Exit]) -> None:
         """Take note of the init's end whenever it comes; called once, by whoever made or adopted the container."""
         self._exit = exit
+        if self.record.oom_counter is not None:
+            self._memory = self.node.memory.watch(self.record.oom_counter, self.record.oom_kills, self._out_of_memory)
         self._background(self._init_ended(exit))
+
+    def _out_of_memory(self, kills: int) -> None:
+        self.record.oom_kills = kills
+        self._journal()
+        _log.warning("out of memory", container=self.id, kills=kills)
+        self.node.announce(OutOfMemory(**self.common()))
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -148,14 +156,15 @@ class Container:
 
     async def _init_ended(self, exit: asyncio.Future[Exit]) -> None:
         ended = await exit
-        async with self._lock:
+        async with self._turn:
             await self._handle_init_exit(ended)
 
     async def _handle_init_exit(self, ended: Exit) -> None:
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return  # a deletion that could not wait for this has handled it
-        if self._killed_by and ended.status == 128 + signal.SIGKILL:
-            ended = Exit(128 + self._killed_by, ended.at)
+        if self._memory is not None:
+            self._memory.end()
+        ended = self._stopping.seen_by_callers(ended)
         await self._tidy_up()
         # containerd deletes a task only once its streams have ended, so none may be held open beyond the exit.
         await self._close_streams(self.init)
@@ -165,7 +174,7 @@ class Container:
         self._journal()
         self.init.end(ended)
         _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
-        self.node.announce(Exited(**self._common(), process=self.id, pid=self.init.pid, exit=ended))
+        self.node.announce(Exited(**self.common(), process=self.id, pid=self.init.pid, exit=ended))
 
     async def _tidy_up(self) -> None:
         """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
@@ -215,14 +224,14 @@ class Container:
             if self.init.status is Status.STOPPED:
                 raise self._not_running(exec_id)  # the runc shim's order: this before whether there is such an exec
             return await self._start_exec(self.process(exec_id))
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.START)
             self.record.running = True
             self.node.journal.write(self.record.key, self.record)
             await self._engine.start(self.id)
             await self._refuse_stillborn()
             self.init.become(Status.RUNNING)
-            self.node.announce(Started(**self._common(), pid=self.init.pid))
+            self.node.announce(Started(**self.common(), pid=self.init.pid))
             return self.init.pid
 
     async def _refuse_stillborn(self) -> None:
@@ -243,7 +252,7 @@ class Container:
         return WrongState(f"container {self.id} init process is not running", subject=exec_id)
 
     async def _start_exec(self, process: Process) -> int:
-        async with self._lock:
+        async with self._turn:
             process.require(Call.START)
             if self.init.status is not Status.RUNNING:
                 raise self._not_running(process.name)
@@ -256,7 +265,7 @@ class Container:
                     raise
                 exit = self.node.reaper.watch(process.pid, early)
             process.become(Status.RUNNING)
-            self.node.announce(ExecStarted(**self._common(), process=process.name, pid=process.pid))
+            self.node.announce(ExecStarted(**self.common(), process=process.name, pid=process.pid))
         self._background(self._exec_ended(process, exit))
         return process.pid
 
@@ -281,7 +290,7 @@ class Container:
         ended = await exit
         await self._close_streams(process)
         process.end(ended)
-        self.node.announce(Exited(**self._common(), process=process.name, pid=process.pid, exit=ended))
+        self.node.announce(Exited(**self.common(), process=process.name, pid=process.pid, exit=ended))
 
     async def exec(self, exec_id: str, streams: Streams, spec: bytes) -> None:
         """Describe another process; `spec` is an OCI process as JSON. `start` runs it.
@@ -305,7 +314,7 @@ class Container:
         process["terminal"] = streams.terminal
         self._exec_specs[exec_id] = msgspec.json.encode(process)
         self.execs[exec_id] = Process(exec_id, streams)
-        self.node.announce(ExecAdded(**self._common(), process=exec_id))
+        self.node.announce(ExecAdded(**self.common(), process=exec_id))
 
     async def kill(self, exec_id: str, signum: int, everyone: bool) -> None:
         """Signal a process, or all of the container's. Raises NotFound once it has finished."""
@@ -318,31 +327,21 @@ class Container:
             with _refused_signal(exec_id):
                 os.kill(process.pid, signum)
             return
-        async with self._lock:
-            if everyone or self.init.status is Status.CREATED:
-                # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
-                await self._engine.kill(self.id, signum, everyone=everyone)
-                return
-            if self.init.status is Status.STOPPED or (self._exit is not None and self._exit.done()):
-                raise NotFound("process already finished", subject=self.id)
-            with _refused_signal(self.id):
-                descriptor = pidfd.open_pidfd(self.init.pid)
-                try:
-                    pidfd.send(descriptor, self._effective(signum))
-                finally:
-                    os.close(descriptor)
+        if everyone or self.init.status is Status.CREATED:
+            # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
+            await self._engine.kill(self.id, signum, everyone=everyone)
+            return
+        if self.init.status in (Status.STOPPED, Status.DELETED) or self._exit is None or self._exit.done():
+            raise NotFound("process already finished", subject=self.id)
+        with _refused_signal(self.id):
+            self._stopping.signal(signum, self._exit)
+        if signum == signal.SIGKILL and self.init.status is Status.PAUSED:
+            # A frozen process takes its death when it is thawed (cgroup-v1/freezer-subsystem.rst).
+            self._background(self._thaw())
 
-    def _effective(self, signum: int) -> int:
-        """The signal that has the effect `signum` has on any process.
-
-        A monitor is the first process of its pid namespace, and the kernel drops a signal for such a one that it
-        has no handler for (pid_namespaces(7)); a Solo5 tender has none. It dies as it would elsewhere, and the exit
-        is told as that signal's.
-        """
-        if not self.record.unikernel or signum not in _FATAL or pidfd.handles(self.init.pid, signum):
-            return signum
-        self._killed_by = signum
-        return signal.SIGKILL
+    async def _thaw(self) -> None:
+        with contextlib.suppress(ShimError):
+            await self._engine.resume(self.id)
 
     def pids(self) -> list[int]:
         """Every process in the container, as its cgroup lists them; none once its init has finished."""
@@ -352,23 +351,23 @@ class Container:
 
     async def pause(self) -> None:
         """Freeze all processes."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.PAUSE)
             await self._engine.pause(self.id)
             self.init.become(Status.PAUSED)
-            self.node.announce(Paused(**self._common()))
+            self.node.announce(Paused(**self.common()))
 
     async def resume(self) -> None:
         """Thaw them."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.RESUME)
             await self._engine.resume(self.id)
             self.init.become(Status.RUNNING)
-            self.node.announce(Resumed(**self._common()))
+            self.node.announce(Resumed(**self.common()))
 
     async def update(self, resources: bytes) -> None:
         """Change limits; `resources` is an OCI LinuxResources object as JSON."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.UPDATE)
             await self._engine.update(self.id, resources)
 
@@ -378,7 +377,7 @@ class Container:
         Raises Unexpected while it runs, NotFound when it is unknown.
         """
         process = self.process(exec_id)
-        async with self._lock:
+        async with self._turn:
             if process.status is Status.DELETED:
                 # By a call that came first; containerd takes NOT_FOUND for done.
                 raise NotFound("process already deleted", subject=exec_id or self.id)
@@ -390,7 +389,7 @@ class Container:
                 self._exec_specs.pop(exec_id, None)
                 return process
             await self._remove()
-            self.node.announce(Deleted(**self._common(), pid=self.init.pid, exit=self.init.exit))
+            self.node.announce(Deleted(**self.common(), pid=self.init.pid, exit=self.init.exit))
             return process
 
     async def _remove(self) -> None:
@@ -400,16 +399,21 @@ class Container:
         await dismantle(self.node, self.record)
         self.init.become(Status.DELETED)
 
-    async def stop(self) -> None:
-        """Kill whatever runs and wait for its end. Raises TimedOut when it does not die."""
+    async def stop(self, grace: float = 0.0) -> None:
+        """Kill whatever runs and wait for its end; a guest that can be asked has `grace` seconds to power down first.
+
+        Raises TimedOut when it does not die.
+        """
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return
+        if grace and self.record.powerdown and self.init.status is Status.RUNNING:
+            with contextlib.suppress(NotFound, TimeoutError):
+                await self.kill("", signal.SIGTERM, everyone=False)
+                async with asyncio.timeout(grace):
+                    await self.init.wait()
+                return
         with contextlib.suppress(NotFound):
             await self.kill("", signal.SIGKILL, everyone=False)
-        if self.init.status is Status.PAUSED:
-            # A frozen process takes its death when it is thawed (cgroup-v1/freezer-subsystem.rst).
-            with contextlib.suppress(ShimError):
-                await self.resume()
         try:
             async with asyncio.timeout(_EXECS_END):
                 await self.init.wait()

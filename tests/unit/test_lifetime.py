@@ -55,7 +55,7 @@ class Pod:
         methods = (
             Method("Work", Empty, Empty, self._work),
             Method("Fail", Empty, Empty, self._fail),
-            Method("Wait", Empty, Empty, self._work, cancellable=True),
+            Method("Wait", Empty, Empty, self._work, cancellable=True, limit=None),
         )
         self.service = self.lifetime.watch(Service("test", {method.name: method for method in methods}))
 
@@ -105,7 +105,7 @@ async def test_it_does_not_end_while_there_is_a_pod(quick: None) -> None:
     await asyncio.wait_for(over, 2)
 
 
-async def test_a_call_that_changes_nothing_does_not_keep_it(quick: None) -> None:
+async def test_a_call_that_may_wait_for_ever_does_not_keep_it(quick: None) -> None:
     pod = Pod()
     waiting = pod.call("Wait")
     await asyncio.wait_for(pod.lifetime.over(), 2)

@@ -42,11 +42,10 @@ async def test_it_is_made_signed_and_removed(tmp_path: Path) -> None:
         rundir.make(path)
         assert (path / "pod").read_text() == "n/c\n"
         assert path.stat().st_mode & 0o777 == 0o700
-        # What a life leaves: an engine's directories; a daemon that was killed while it made a socket, or a terminal.
+        # What a life leaves: an engine's directories; a daemon that was killed while it made a socket.
         (path / "engine" / "runc" / "n").mkdir(parents=True)
         (path / ".abc").mkdir()
         (path / ".abc" / "s").touch()
-        (path / "tty" / "1.sock").touch()
         (path / "shim.sock").touch()
         (path / "lock").touch()
     assert not path.exists()
