@@ -29,6 +29,13 @@ _CONTAINER_NAME = "io.kubernetes.cri.container-name"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
+# What of /proc tells about the node or changes it: the defaults of containerd (pkg/oci/spec.go). root may write to
+# /proc/sys without any capability (kernel, net and fs sysctls ask for the owner alone).
+_MASKED_PATHS = (
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
+    *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),
+)
+_READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -137,8 +144,9 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
     }
     linux = dict(spec.get("linux") or {})
     resources = dict(linux.get("resources") or {})
+    # A privileged container's own list allows every device of the node, and a device of the pod's is not the guest's.
     resources["devices"] = [
-        *(resources.get("devices") or [{"allow": False, "access": "rwm"}]),
+        {"allow": False, "access": "rwm"},
         *({"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": "rw"} for d in devices),
     ]
     linux |= {
@@ -156,6 +164,8 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
             for d in devices
         ],
         "namespaces": _monitor_namespaces(linux.get("namespaces") or [], netns if launch.by_name else ""),
+        "maskedPaths": _union(linux.get("maskedPaths"), _MASKED_PATHS),
+        "readonlyPaths": _union(linux.get("readonlyPaths"), _READ_ONLY_PATHS),
     }
     # A monitor neither mounts nor shares anything; the image's own propagation wishes do not concern it.
     linux.pop("rootfsPropagation", None)
@@ -163,7 +173,7 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
         **{key: value for key, value in spec.items() if key != "hooks"},
         "process": process,
         "root": {"path": str(root), "readonly": True},
-        "mounts": _monitor_mounts(launch, files),
+        "mounts": _monitor_mounts(launch, files, terminal=bool(process.get("terminal"))),
         "linux": linux,
     }
 
@@ -174,7 +184,11 @@ def _monitor_namespaces(wanted: list[dict[str, Any]], netns: str) -> list[dict[s
     return [*({"type": kind} for kind in ("mount", "pid", "ipc", "uts")), network, *kept]
 
 
-def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
+def _union(asked: list[str] | None, always: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys([*always, *(asked or [])]))
+
+
+def _monitor_mounts(launch: Launch, files: Files, *, terminal: bool) -> list[dict[str, Any]]:
     def bind(source: Path, target: Path, *options: str) -> dict[str, Any]:
         return {
             "destination": str(target),
@@ -192,6 +206,10 @@ def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
             "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"],
         },
     ]
+    if terminal:
+        # The engine opens the pair of the console in the container's own devpts.
+        options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+        mounts.append({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options})
     mounts += [bind(share, share) for share in launch.shares]
     mounts.append(bind(files.kernel, KERNEL, "noexec"))
     if files.initrd is not None:
