@@ -37,9 +37,12 @@ class Containerd(Section, frozen=True):
 
 
 class Engine(Section, frozen=True):
-    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc."""
+    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc. `timeout` is how
+    long one run of it may take, in seconds; `parallel` how many may start containers at once, 0 for two a processor."""
 
     path: str = "auto"
+    timeout: float = 30.0
+    parallel: int = 0
 
 
 class Network(Section, frozen=True):
@@ -134,6 +137,8 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest(f"the configuration is wrong: {error}", subject=name) from error
     if not config.run_dir.is_absolute():
         raise InvalidRequest("run_dir must be an absolute path", subject=name)
+    if config.engine.timeout <= 0 or config.engine.parallel < 0:
+        raise InvalidRequest("engine.timeout must be above 0, engine.parallel 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
     return config

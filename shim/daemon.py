@@ -8,18 +8,20 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import uvloop
 
-from shim import __version__, log
+from shim import __version__, faults, log
 from shim.config import Config
 from shim.errors import NodeFault
 from shim.events import Publisher
 from shim.guests.registry import guests
-from shim.journal import Journal
+from shim.journal import Journal, Record, Step
 from shim.monitors.registry import monitors
-from shim.oci import engine
+from shim.oci import engine, orphans
+from shim.oci.engine import Engine, Limits
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
 from shim.rpc.forward import ask_version, sender
@@ -52,8 +54,9 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
         config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns"):
             (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
-        for leftover in (config.run_dir / "engine" / "calls").iterdir():  # of calls that a former daemon died in
-            leftover.unlink(missing_ok=True)
+        for name in ("engine/calls", "tty"):
+            for leftover in (config.run_dir / name).iterdir():  # of calls that a former daemon died in
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise NodeFault(
             f"the run directory cannot be made: {os.strerror(error.errno or 0)}",
@@ -61,23 +64,35 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
             remedy="run as root, or set run_dir",
         ) from error
     seal_inherited()
+    step = faults.from_environment()
     reaper = Reaper()
     reaper.start()
-    journal = Journal(config.run_dir / "journal", ContainerRecord)
-    journal.open()
-    pods = Journal(config.run_dir / "journal" / "pods", SandboxRecord)
-    pods.open()
-    root = config.run_dir / "engine"
+    journal = _journal(config.run_dir / "journal", ContainerRecord, step)
+    pods = _journal(config.run_dir / "journal" / "pods", SandboxRecord, step)
     return Node(
         config=config,
         reaper=reaper,
-        engine=await engine.find(reaper, config.engine.path, root, root / "calls"),
+        engine=await _engine(config, reaper),
         journal=journal,
         pods=pods,
         guests=guests(),
         monitors=monitors(config.monitors, functools.partial(run, reaper), config.run_dir),
         announce=announce,
     )
+
+
+def _journal(directory: Path, kind: type[Record], step: Step | None) -> Journal[Record]:
+    journal = Journal(directory, kind) if step is None else Journal(directory, kind, step)
+    journal.open()
+    return journal
+
+
+async def _engine(config: Config, reaper: Reaper) -> Engine:
+    """The engine that works here, once those are gone that a former daemon left running."""
+    root = config.run_dir / "engine"
+    await orphans.ended(root, config.engine.timeout)
+    limits = Limits(timeout=config.engine.timeout, parallel=config.engine.parallel or 2 * (os.cpu_count() or 1))
+    return await engine.find(reaper, config.engine.path, root, root / "calls", limits)
 
 
 def serve(config: Config) -> None:
@@ -147,7 +162,10 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
 
     def task(pb: ModuleType) -> Service:
         handlers = TaskService(pb, sandboxes, destinations)
-        return from_descriptor(pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Wait"})
+        # A Create that is cut off is undone whole.
+        return from_descriptor(
+            pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Create", "Wait"}, endless={"Wait"}
+        )
 
     # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
     v2, v3 = task(task_v2_pb2), task(task_v3_pb2)
@@ -160,6 +178,7 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
         ControllerService(sandboxes, config),
         cancellable={"Wait"},
+        endless={"Wait"},
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],

@@ -6,9 +6,10 @@ directory belongs in the run directory, which does not outlive the machine's upt
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,18 @@ _log = log.get(__name__)
 Record = TypeVar("Record")
 
 
+class Step(Protocol):
+    """Who is told of the journal's steps. Each comes right before something is done to the world."""
+
+    def __call__(self, action: Literal["write", "forget"], key: str, *, done: bool) -> None:
+        """`done` is whether it is on disk."""
+        ...
+
+
+def _unwatched(action: Literal["write", "forget"], key: str, *, done: bool) -> None:
+    """Nobody is."""
+
+
 def _revive(kind: type, value: object) -> object:
     """Paths and addresses are written as their text, and made from it again."""
     return kind(value)
@@ -27,8 +40,10 @@ def _revive(kind: type, value: object) -> object:
 class Journal(Generic[Record]):
     """Records of one type under one directory, by key (letters, digits, `.`, `_`, `-`)."""
 
-    def __init__(self, directory: Path, kind: type[Record]) -> None:
+    def __init__(self, directory: Path, kind: type[Record], step: Step = _unwatched) -> None:
+        """`step` is told of each step: before it is on disk, and once it is."""
         self._directory = directory
+        self._step = step
         self._decoder = msgspec.json.Decoder(kind, dec_hook=_revive)
         self._encoder = msgspec.json.Encoder(enc_hook=str)
 
@@ -49,20 +64,32 @@ class Journal(Generic[Record]):
         """Write or replace a record. Raises NodeFault (disk full, read-only): what is not written may not be done."""
         target = self._directory / f"{key}.json"
         draft = self._directory / f".{key}.draft"
+        self._step("write", key, done=False)
         try:
             draft.write_bytes(self._encoder.encode(record))
             draft.replace(target)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             raise NodeFault(
                 f"the journal cannot be written: {os.strerror(error.errno or 0)}",
                 subject=os.fspath(target),
                 remedy="free space in the run directory",
             ) from error
+        self._step("write", key, done=True)
 
     def forget(self, key: str) -> None:
-        """Remove a record; harmless when it is gone."""
-        (self._directory / f"{key}.json").unlink(missing_ok=True)
+        """Remove a record, of which nothing is left in the world; harmless when it is gone.
+
+        One that cannot be removed is logged: the next daemon finds nothing of what it speaks of, and tries again.
+        """
+        self._step("forget", key, done=False)
+        try:
+            (self._directory / f"{key}.json").unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("journal record stays", path=os.fspath(self._directory / f"{key}.json"), error=str(error))
+            return
+        self._step("forget", key, done=True)
 
     def records(self) -> dict[str, Record]:
         """All records by key. One that cannot be read is logged and kept on disk for a human."""

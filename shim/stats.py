@@ -215,6 +215,12 @@ def cgroup_of(pid: int, *, proc: Path = Path("/proc")) -> CgroupPaths:
     return locate(parse_membership(membership), parse_mounts((proc / "self" / "mountinfo").read_text()))
 
 
+def cgroup_at(path: str, *, proc: Path = Path("/proc")) -> CgroupPaths:
+    """The cgroup of that path in each hierarchy, whether it is there or not."""
+    mounts = parse_mounts((proc / "self" / "mountinfo").read_text())
+    return locate(dict.fromkeys([*mounts.v1, ""], path), mounts)
+
+
 def pids(paths: CgroupPaths) -> list[int]:
     """Every process in the cgroup and those below it, in order; none where the cgroup is gone."""
     top = next((paths.v1[name] for name in ("pids", "memory", "cpu") if name in paths.v1), paths.v2)

@@ -36,6 +36,7 @@ from shim.network.operations import (
 )
 from shim.network.plan import Plan, undoing
 from shim.network.resolve import resolve
+from shim.threads import settled
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ async def apply(plan: Plan, namespace: Namespace) -> list[int]:
     try:
         await asyncio.shield(work)
     except BaseException as failure:
-        await _settled(work)
+        await settled(work)
         await _roll_back(namespace, progress, failure)
         if isinstance(failure, OSError):
             raise _fault(failure, namespace) from failure
@@ -74,7 +75,7 @@ async def undo(plan: Plan, namespace: Namespace) -> None:
     try:
         failures = await asyncio.shield(work)
     except asyncio.CancelledError:
-        await _settled(work)
+        await settled(work)
         raise
     except OSError as error:  # the socket or the thread failed, not an operation
         failures = [error]
@@ -209,7 +210,7 @@ def _settles(operation: Operation, error: OSError) -> bool:
 async def _roll_back(namespace: Namespace, progress: _Progress, failure: BaseException) -> None:
     back = asyncio.ensure_future(_take_back(progress.attempted, namespace))
     try:
-        await _settled(back)
+        await settled(back)
         error = back.exception()
         lost: Iterable[BaseException] = [error] if error is not None else back.result()
         for item in lost:
@@ -217,17 +218,6 @@ async def _roll_back(namespace: Namespace, progress: _Progress, failure: BaseExc
     finally:
         for descriptor in progress.descriptors:
             close_tap(descriptor)
-
-
-async def _settled(work: asyncio.Future[T]) -> None:
-    """Wait until `work` is done, through any number of cancellations of the caller; its outcome is not raised."""
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            continue
-    if not work.cancelled():
-        work.exception()
 
 
 def _fault(error: OSError, namespace: Namespace) -> NetworkFault:

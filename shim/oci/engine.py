@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,13 @@ from shim.process.spawn import Completed, run
 
 _log = log.get(__name__)
 
-_CREATE_TIMEOUT = 60.0  # seconds; a hung engine must not hold a pod's lock for ever
-_CALL_TIMEOUT = 30.0
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """`timeout` is how long one run may take, in seconds: a hung engine must not hold a pod's turn for ever. `parallel`
+    is how many may start something at once; signals and removals wait for nobody."""
+
+    timeout: float
+    parallel: int
 
 
 class _LogLine(msgspec.Struct):
@@ -51,8 +57,21 @@ class Engine:
     and TimedOut when it hangs.
     """
 
-    def __init__(self, reaper: Reaper, binary: str, root: Path, logs: Path, prefix: str = "") -> None:
+    def __init__(
+        self,
+        reaper: Reaper,
+        binary: str,
+        root: Path,
+        logs: Path,
+        limits: Limits,
+        *,
+        prefix: str = "",
+        gate: asyncio.Semaphore | None = None,
+    ) -> None:
+        """`gate` is what bounds how many start at once, shared with another engine object; a new one by default."""
         self._reaper = reaper
+        self._limits = limits
+        self._gate = gate or asyncio.Semaphore(limits.parallel)
         self.binary = binary
         self.root = root
         self._logs = logs
@@ -60,7 +79,8 @@ class Engine:
 
     def within(self, namespace: str) -> Engine:
         """The same engine for one containerd namespace: two of them may use one container id."""
-        return Engine(self._reaper, self.binary, self.root / namespace, self._logs, prefix=f"{namespace}@")
+        root, prefix = self.root / namespace, f"{namespace}@"
+        return Engine(self._reaper, self.binary, root, self._logs, self._limits, prefix=prefix, gate=self._gate)
 
     def _scratch(self, name: str) -> Path:
         """A file for the length of one call."""
@@ -86,7 +106,8 @@ class Engine:
         if extra := len([number for number in fds if number > 2]):
             arguments += ["--preserve-fds", str(extra)]
         try:
-            await self._call(container, [*arguments, container], fds=fds, systemd=systemd, timeout=_CREATE_TIMEOUT)
+            async with self._gate:
+                await self._call(container, [*arguments, container], fds=fds, systemd=systemd)
             return int(pidfile.read_text())
         except (OSError, ValueError) as error:
             raise NodeFault(f"the engine left no usable pid file: {error}", subject=container) from error
@@ -95,7 +116,8 @@ class Engine:
 
     async def start(self, container: str) -> None:
         """Let the container's program run."""
-        await self._call(container, ["start", container])
+        async with self._gate:
+            await self._call(container, ["start", container])
 
     async def exec(
         self,
@@ -114,7 +136,8 @@ class Engine:
         if console is not None:
             arguments += ["--console-socket", os.fspath(console)]
         try:
-            await self._call(container, [*arguments, container], fds=fds, log_name=f"{container}.{name}")
+            async with self._gate:
+                await self._call(container, [*arguments, container], fds=fds, log_name=f"{container}.{name}")
             return int(pidfile.read_text())
         except (OSError, ValueError) as error:
             raise NodeFault(f"the engine left no usable pid file: {error}", subject=name) from error
@@ -166,7 +189,6 @@ class Engine:
         *,
         fds: Mapping[int, int] | None = None,
         systemd: bool = False,
-        timeout: float = _CALL_TIMEOUT,
         log_name: str = "",
     ) -> None:
         journal = self._scratch(f"{log_name or container}.{arguments[0]}.log")
@@ -183,7 +205,7 @@ class Engine:
             argv.append("--systemd-cgroup")
         try:
             # Where the program is given our streams the engine must not capture them: they are its child's.
-            done = await run(self._reaper, [*argv, *arguments], timeout=timeout, fds=fds, capture=not fds)
+            done = await run(self._reaper, [*argv, *arguments], timeout=self._limits.timeout, fds=fds, capture=not fds)
             if done.status:
                 raise Unexpected(f"OCI runtime {arguments[0]} failed: {_words(journal, done)}", subject=container)
         finally:
@@ -198,7 +220,7 @@ def _words(journal: Path, done: Completed) -> str:
     return last_error(text) or last_error(done.stderr) or f"exit status {done.status}"
 
 
-async def find(reaper: Reaper, wanted: str, root: Path, logs: Path) -> Engine:
+async def find(reaper: Reaper, wanted: str, root: Path, logs: Path, limits: Limits) -> Engine:
     """The engine to use: `wanted` is a name, a path, or "auto" for crun where it works here, else runc.
 
     crun is asked to create nothing: whether it accepts this node's cgroup layout is known only from a run of
@@ -211,7 +233,7 @@ async def find(reaper: Reaper, wanted: str, root: Path, logs: Path) -> Engine:
         if binary is None:
             reasons.append(f"{name} is not installed")
             continue
-        engine = Engine(reaper, binary, root / Path(binary).name, logs)
+        engine = Engine(reaper, binary, root / Path(binary).name, logs, limits)
         if wanted != "auto":
             return engine
         try:

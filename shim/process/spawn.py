@@ -18,6 +18,7 @@ from shim.process.reaper import Reaper
 # Python ignores these and an ignored signal survives exec; a child must meet them as a shell would give them.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
 _SPARE = 64  # first number for temporary copies, above any number that a child is given
+_DYING = 1.0  # seconds for a program that was killed to be gone; one that waits for a disk is not waited for
 _OUTPUT_LIMIT = 1 << 20  # bytes kept of each stream of a short-lived program
 
 
@@ -141,6 +142,8 @@ async def run(
         if not ended.done():
             # Ours and not yet reaped, so the number cannot have passed to another process.
             os.kill(pid, signal.SIGKILL)
+            # Whoever cleans up after it must not meet it.
+            await asyncio.wait([ended], timeout=_DYING)
         for task in output:
             if not task.done():
                 task.cancel()

@@ -17,6 +17,9 @@ from google.protobuf.message import Message
 from shim.errors import Bug, Unreachable
 from shim.rpc.status import outward
 
+#: Seconds for a call whose caller sets no deadline: as long as the kubelet waits (its runtimeRequestTimeout).
+LIMIT = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -41,8 +44,9 @@ Handler = Callable[[Any, Call], Awaitable[Message]]
 class Method:
     """One method of a service.
 
-    `cancellable` says that its handler may be cancelled when its caller goes away or its deadline passes. The others
-    run to their end and only their answer is dropped: containerd never undoes half a Create.
+    `cancellable` says that its handler may be cancelled when its caller goes away or its deadline passes: it changes
+    nothing, or undoes what it changed. The others run to their end and only their answer is dropped. `limit` is how
+    long (seconds) a caller waits that sets no deadline itself, None for ever.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Method:
     response: type[Message]
     handler: Handler
     cancellable: bool = False
+    limit: float | None = LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +65,23 @@ class Service:
     methods: Mapping[str, Method]
 
 
-def from_descriptor(descriptor: ServiceDescriptor, handlers: object, cancellable: Collection[str] = ()) -> Service:
+def from_descriptor(
+    descriptor: ServiceDescriptor,
+    handlers: object,
+    cancellable: Collection[str] = (),
+    endless: Collection[str] = (),
+) -> Service:
     """A service whose methods are `handlers`' coroutine methods of the same names in snake case.
 
-    `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off. Streaming methods
-    are left out: both doors answer them UNIMPLEMENTED.
+    `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off, `endless` those
+    that have no deadline of ours. Streaming methods are left out: both doors answer them UNIMPLEMENTED.
 
-    Raises Bug where a handler is missing or no coroutine function, or `cancellable` has a name that the service has
-    not: what cannot be answered is found at start-up, not by a caller.
+    Raises Bug where a handler is missing or no coroutine function, or a name is given that the service has not: what
+    cannot be answered is found at start-up, not by a caller.
     """
-    strangers = set(cancellable) - {method.name for method in descriptor.methods}
+    strangers = {*cancellable, *endless} - {method.name for method in descriptor.methods}
     if strangers:
-        raise Bug(f"no methods {', '.join(sorted(strangers))} to cancel", subject=descriptor.full_name)
+        raise Bug(f"there are no methods {', '.join(sorted(strangers))}", subject=descriptor.full_name)
     methods: dict[str, Method] = {}
     for method in descriptor.methods:
         if method.client_streaming or method.server_streaming:
@@ -88,6 +98,7 @@ def from_descriptor(descriptor: ServiceDescriptor, handlers: object, cancellable
             response=message_factory.GetMessageClass(method.output_type),
             handler=handler,
             cancellable=method.name in cancellable,
+            limit=None if method.name in endless else LIMIT,
         )
     return Service(descriptor.full_name, methods)
 
@@ -95,9 +106,8 @@ def from_descriptor(descriptor: ServiceDescriptor, handlers: object, cancellable
 class Running:
     """The handlers under way, so that those that must not be cut off are waited for at the end.
 
-    A caller that goes away, or whose deadline passes, loses its answer and nothing else: a Create that was cut off half
-    way would leave a tap, a mount and a process behind that nobody asked to have deleted. Only a `cancellable` handler,
-    which changes nothing, ends with its caller.
+    A caller that goes away, or whose deadline passes, loses its answer and nothing else: a Stop that was cut off half
+    way would leave a pod that nobody stops. Only a `cancellable` handler ends with its caller.
     """
 
     def __init__(self) -> None:
@@ -109,7 +119,7 @@ class Running:
         Raises TimeoutError when that passes (or has passed: then nothing is started), Unreachable when the handler was
         cut off by `drain`, Bug when it answers with another message than its method's, and what the handler raises.
         """
-        left = None if call.deadline is None else call.deadline - time.monotonic()
+        left = method.limit if call.deadline is None else call.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
         task = asyncio.ensure_future(method.handler(request, call))

@@ -49,7 +49,7 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
         # The bundle is gone, as after containerd removed the task while no daemon ran.
         await dismantle(node, record)
         return
-    container = Container(node, record, spec, settle=0.0)
+    container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)
     container.init.pid = record.pid
     sandboxes.adopt(container)
     alive = record.exit is None and _lives(record)

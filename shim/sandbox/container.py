@@ -1,7 +1,7 @@
 """One container after its creation: who may do what, when, and what is said of it.
 
-All that changes the container runs under its lock; waiting for an exit does not. An exit is handled under the lock
-too, so that a start is always announced before the exit that it caused.
+All that changes the container takes the pod's turn; a signal, and waiting for an exit, do not. An exit is handled in a
+turn too, so that a start is always announced before the exit that it caused.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 class Container:
     """A created container. `creation.create` makes one; `Container.delete` ends it."""
 
-    def __init__(self, node: Node, record: ContainerRecord, spec: Spec, settle: float) -> None:
-        """`settle` is how long (seconds) a start waits for a monitor that dies at once; 0 for an ordinary container."""
+    def __init__(
+        self, node: Node, record: ContainerRecord, spec: Spec, turn: asyncio.Lock, *, settle: float = 0.0
+    ) -> None:
+        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor that dies at once, 0 for an
+        ordinary container."""
         self.node = node
         self.record = record
         self.init = Process(record.container, record.streams)
@@ -81,7 +84,7 @@ class Container:
         self._killed_by = 0
         self._spec = spec
         self._settle = settle
-        self._lock = asyncio.Lock()
+        self._turn = turn
         self._exit: asyncio.Future[Exit] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: The descriptors that were handed to a monitor, its taps first. Kept open beyond its end: the kernel takes
@@ -148,7 +151,7 @@ class Container:
 
     async def _init_ended(self, exit: asyncio.Future[Exit]) -> None:
         ended = await exit
-        async with self._lock:
+        async with self._turn:
             await self._handle_init_exit(ended)
 
     async def _handle_init_exit(self, ended: Exit) -> None:
@@ -215,7 +218,7 @@ class Container:
             if self.init.status is Status.STOPPED:
                 raise self._not_running(exec_id)  # the runc shim's order: this before whether there is such an exec
             return await self._start_exec(self.process(exec_id))
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.START)
             self.record.running = True
             self.node.journal.write(self.record.key, self.record)
@@ -243,7 +246,7 @@ class Container:
         return WrongState(f"container {self.id} init process is not running", subject=exec_id)
 
     async def _start_exec(self, process: Process) -> int:
-        async with self._lock:
+        async with self._turn:
             process.require(Call.START)
             if self.init.status is not Status.RUNNING:
                 raise self._not_running(process.name)
@@ -318,19 +321,18 @@ class Container:
             with _refused_signal(exec_id):
                 os.kill(process.pid, signum)
             return
-        async with self._lock:
-            if everyone or self.init.status is Status.CREATED:
-                # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
-                await self._engine.kill(self.id, signum, everyone=everyone)
-                return
-            if self.init.status is Status.STOPPED or (self._exit is not None and self._exit.done()):
-                raise NotFound("process already finished", subject=self.id)
-            with _refused_signal(self.id):
-                descriptor = pidfd.open_pidfd(self.init.pid)
-                try:
-                    pidfd.send(descriptor, self._effective(signum))
-                finally:
-                    os.close(descriptor)
+        if everyone or self.init.status is Status.CREATED:
+            # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
+            await self._engine.kill(self.id, signum, everyone=everyone)
+            return
+        if self.init.status in (Status.STOPPED, Status.DELETED) or (self._exit is not None and self._exit.done()):
+            raise NotFound("process already finished", subject=self.id)
+        with _refused_signal(self.id):
+            descriptor = pidfd.open_pidfd(self.init.pid)
+            try:
+                pidfd.send(descriptor, self._effective(signum))
+            finally:
+                os.close(descriptor)
 
     def _effective(self, signum: int) -> int:
         """The signal that has the effect `signum` has on any process.
@@ -352,7 +354,7 @@ class Container:
 
     async def pause(self) -> None:
         """Freeze all processes."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.PAUSE)
             await self._engine.pause(self.id)
             self.init.become(Status.PAUSED)
@@ -360,7 +362,7 @@ class Container:
 
     async def resume(self) -> None:
         """Thaw them."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.RESUME)
             await self._engine.resume(self.id)
             self.init.become(Status.RUNNING)
@@ -368,7 +370,7 @@ class Container:
 
     async def update(self, resources: bytes) -> None:
         """Change limits; `resources` is an OCI LinuxResources object as JSON."""
-        async with self._lock:
+        async with self._turn:
             self.init.require(Call.UPDATE)
             await self._engine.update(self.id, resources)
 
@@ -378,7 +380,7 @@ class Container:
         Raises Unexpected while it runs, NotFound when it is unknown.
         """
         process = self.process(exec_id)
-        async with self._lock:
+        async with self._turn:
             if process.status is Status.DELETED:
                 # By a call that came first; containerd takes NOT_FOUND for done.
                 raise NotFound("process already deleted", subject=exec_id or self.id)

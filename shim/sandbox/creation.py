@@ -24,6 +24,7 @@ from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.teardown import dismantle
 from shim.sandbox.unikernel import prepare
+from shim.threads import in_thread
 
 _log = log.get(__name__)
 
@@ -51,6 +52,7 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         destination=order.destination,
         streams=order.streams,
         user=int(spec["process"].get("user", {}).get("uid", 0)),
+        cgroup=rewrite.cgroups_path(spec),
     )
     root = bundle.root_of(order.bundle, spec)
     if order.rootfs:
@@ -59,7 +61,7 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
     creating: _Creation | None = None
     try:
         if order.rootfs:
-            await asyncio.to_thread(_mount, order.rootfs, root)
+            await in_thread(_mount, order.rootfs, root)
         image = await asyncio.to_thread(_recognise, spec, root)
         creating = _Creation(node, sandbox, record, spec)
         container = await creating.run(image)
@@ -129,10 +131,10 @@ class _Creation:
                 record.own_bundle = node.container_dir(record.namespace, record.container)
                 node.journal.write(record.key, record)
                 spec = rewrite.with_root(spec, bundle.root_of(record.bundle, spec))
-        self._container = Container(node, record, spec, settle)
+        self._container = Container(node, record, spec, self._sandbox.lock, settle=settle)
         self._container.handed = handed
         if record.own_bundle is not None:
-            await asyncio.to_thread(bundle.write_spec, record.own_bundle, spec)
+            await in_thread(bundle.write_spec, record.own_bundle, spec)
         record.engine = True
         node.journal.write(record.key, record)
         await self._engine_create(self._container, spec)

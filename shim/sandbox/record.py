@@ -9,6 +9,7 @@ import msgspec
 from shim.network.plan import Plan
 from shim.process.reaper import Exit
 from shim.process.stdio import Streams
+from shim.sandbox.state import SandboxStatus
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class SandboxRecord(msgspec.Struct, kw_only=True):
     pod: Pod
     created_at: int
     """Nanoseconds since the epoch."""
-    started: bool = False
+    status: SandboxStatus = SandboxStatus.CREATED
     exit: Exit | None = None
 
     @property
@@ -61,6 +62,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     own_bundle: Path | None = None
     engine: bool = False
     """Whether the engine may know the container."""
+    cgroup: str = ""
+    """The cgroup that its configuration asks for."""
     unikernel: bool = False
     user: int = 0
     """The user the init runs as."""

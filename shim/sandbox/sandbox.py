@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shim import log
-from shim.errors import AlreadyExists, ShimError, WrongState
+from shim.errors import Bug, ShimError, WrongState
 from shim.oci import rewrite
 from shim.process.reaper import Exit
 from shim.sandbox import namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod, SandboxRecord
-from shim.sandbox.state import Status
+from shim.sandbox.state import SandboxCall, SandboxStatus, Status, require_sandbox, sandbox_may_become
 
 _log = log.get(__name__)
 
@@ -30,11 +30,11 @@ class Sandbox:
         self.id = id
         self.pod = pod
         self.created_at = time.time_ns()
-        self.started = False
+        self.status = SandboxStatus.READY if pod is None else SandboxStatus.CREATED
         self.containers: dict[str, Container] = {}
-        #: Containers being created, or waiting for their turn.
-        self.arriving = 0
-        #: Serialises what changes this pod; other pods have their own.
+        #: Creations of containers under way, or waiting for their turn.
+        self.arriving: set[asyncio.Task[Container]] = set()
+        #: The pod's turn: whoever changes the pod or anything in it holds it. Other pods have their own.
         self.lock = asyncio.Lock()
         self.ended = asyncio.Event()
         self.exit: Exit | None = None
@@ -42,7 +42,7 @@ class Sandbox:
         self._pinned: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
-        return f"<Sandbox {self.namespace}/{self.id} containers={sorted(self.containers)}>"
+        return f"<Sandbox {self.namespace}/{self.id} {self.status} containers={sorted(self.containers)}>"
 
     @property
     def implied(self) -> bool:
@@ -115,7 +115,7 @@ class Sandbox:
                 sandbox=self.id,
                 pod=self.pod,
                 created_at=self.created_at,
-                started=self.started,
+                status=self.status,
                 exit=self.exit,
             )
             self.node.pods.write(record.key, record)
@@ -124,43 +124,80 @@ class Sandbox:
     def of(cls, node: Node, record: SandboxRecord) -> Sandbox:
         """The sandbox that a former daemon noted, as yet without containers."""
         sandbox = cls(node, record.namespace, record.sandbox, record.pod)
-        sandbox.created_at, sandbox.started, sandbox.exit = record.created_at, record.started, record.exit
+        sandbox.created_at, sandbox.status, sandbox.exit = record.created_at, record.status, record.exit
         if sandbox.exit is not None:
             sandbox.ended.set()
         return sandbox
 
+    def require(self, call: SandboxCall) -> None:
+        """Raise WrongState or AlreadyExists unless `call` is allowed now."""
+        require_sandbox(self.status, call, self.id)
+
+    def _become(self, status: SandboxStatus) -> None:
+        """The one place where the status changes. Raises Bug for a step the picture in `state` does not have."""
+        if not sandbox_may_become(self.status, status):
+            raise Bug(f"a {self.status} sandbox cannot become {status}", subject=self.id)
+        _log.debug("sandbox", sandbox=self.id, was=self.status.value, now=status.value)
+        self.status = status
+
     def start(self) -> None:
-        """Say that the sandbox runs. Raises AlreadyExists when it does, WrongState when it has ended."""
-        if self.exit is not None:
-            raise WrongState("the sandbox has been stopped", subject=self.id)
-        if self.started:
-            raise AlreadyExists("the sandbox has been started", subject=self.id)
-        self.started = True
-        self.note()
+        """Say that the sandbox runs. Raises AlreadyExists when it does, WrongState when it has ended, NodeFault."""
+        self.require(SandboxCall.START)
+        self._become(SandboxStatus.READY)
+        try:
+            self.note()
+        except ShimError:
+            self.status = SandboxStatus.CREATED  # nobody has seen it otherwise: there was no await
+            raise
 
     async def stop(self) -> None:
-        """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated."""
-        async with self.lock:
-            # The pause container last: containers may know their namespaces only by its process.
-            for container in sorted(self.containers.values(), key=lambda held: held.id == self.id):
+        """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated.
+
+        Raises the first failure after trying every container; the sandbox then lets nothing in, and can be stopped
+        again.
+        """
+        if self.status not in (SandboxStatus.STOPPING, SandboxStatus.STOPPED):
+            self._become(SandboxStatus.STOPPING)
+            self._note_if_possible()
+        # Nothing new comes in from here on, so the turn is needed only for what each container does itself.
+        for creation in list(self.arriving):
+            creation.cancel()
+        if self.arriving:
+            await asyncio.wait(list(self.arriving))
+        failure: ShimError | None = None
+        # The pause container last: containers may know their namespaces only by its process.
+        for container in sorted(self.containers.values(), key=lambda held: held.id == self.id):
+            try:
                 await container.stop()
-            if self.exit is None:
-                self.exit = Exit(0, time.time_ns())
-                self.note()
-                self.ended.set()
+            except ShimError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        if self.status is SandboxStatus.STOPPING:
+            self.exit = Exit(0, time.time_ns())
+            self._become(SandboxStatus.STOPPED)
+            self._note_if_possible()
+            self.ended.set()
+
+    def _note_if_possible(self) -> None:
+        """An end must not wait for a disk: a daemon that finds the older record finishes the same work."""
+        try:
+            self.note()
+        except ShimError as error:
+            _log.error("journal", sandbox=self.id, error=str(error))
 
     async def dissolve(self) -> None:
         """Remove every container and what is the sandbox's own. Raises the first failure after trying everything."""
         await self.stop()
         failure: ShimError | None = None
+        for container in list(self.containers.values()):
+            try:
+                await container.destroy()
+            except ShimError as error:
+                failure = failure or error
+                continue
+            self.containers.pop(container.id, None)
         async with self.lock:
-            for container in list(self.containers.values()):
-                try:
-                    await container.destroy()
-                except ShimError as error:
-                    failure = failure or error
-                    continue
-                self.containers.pop(container.id, None)
             await asyncio.to_thread(self._remove_own)
         if failure is not None:
             raise failure

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from shim import log
-from shim.errors import AlreadyExists, NotFound
+from shim.errors import AlreadyExists, NotFound, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
 from shim.sandbox import creation, identifiers
@@ -16,6 +16,7 @@ from shim.sandbox.node import Node
 from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.state import SandboxCall
 
 _log = log.get(__name__)
 
@@ -27,7 +28,7 @@ class Sandboxes:
         self.node = node
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._containers: dict[tuple[str, str], Container] = {}
-        self._creating: set[tuple[str, str]] = set()
+        self._creating: dict[tuple[str, str], asyncio.Task[Container]] = {}
 
     def all(self) -> list[Sandbox]:
         """Every sandbox, oldest first."""
@@ -84,31 +85,48 @@ class Sandboxes:
     async def create(self, namespace: str, order: Order) -> Container:
         """Create a container in its pod's sandbox, or in one of its own outside a pod.
 
-        Raises AlreadyExists, InvalidRequest, and what `creation.create` raises.
+        Cut off, it leaves nothing. Raises AlreadyExists, InvalidRequest, WrongState where the sandbox lets nothing in
+        or the container is deleted meanwhile, and what `creation.create` raises.
         """
         identifiers.check(namespace, "namespace")
         key = namespace, identifiers.check(order.id, "container id")
         if key in self._containers or key in self._creating:
             raise AlreadyExists("a container with this id exists", subject=order.id)
-        self._creating.add(key)
+        work = self._creating[key] = asyncio.ensure_future(self._create(namespace, order))
         try:
-            spec = await asyncio.to_thread(bundle.read_spec, order.bundle)
-            sandbox = self._sandbox_for(
-                namespace, identifiers.check(rewrite.sandbox_id(spec) or order.id, "sandbox id")
-            )
-            sandbox.arriving += 1
-            try:
-                async with sandbox.lock:
-                    await self._supersede(sandbox, rewrite.container_name(spec))
-                    container = await creation.create(self.node, sandbox, order, spec)
-                    sandbox.containers[order.id] = container
-                    self._containers[key] = container
-            finally:
-                sandbox.arriving -= 1
-                self._forget_if_empty(sandbox)
+            return await work
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise WrongState("deleted, or its pod stopped, while it was being created", subject=order.id) from None
+        finally:
+            del self._creating[key]
+
+    async def _create(self, namespace: str, order: Order) -> Container:
+        spec = await asyncio.to_thread(bundle.read_spec, order.bundle)
+        sandbox = self.home(namespace, identifiers.check(rewrite.sandbox_id(spec) or order.id, "sandbox id"))
+        creation_of_this = asyncio.current_task()
+        assert creation_of_this is not None
+        sandbox.arriving.add(creation_of_this)
+        try:
+            await self._supersede(sandbox, rewrite.container_name(spec))
+            async with sandbox.lock:
+                sandbox.require(SandboxCall.CREATE)
+                container = await creation.create(self.node, sandbox, order, spec)
+                sandbox.containers[order.id] = container
+                self._containers[namespace, order.id] = container
             return container
         finally:
-            self._creating.discard(key)
+            sandbox.arriving.discard(creation_of_this)
+            self._forget_if_empty(sandbox)
+
+    async def _cut_off(self, namespace: str, id: str) -> None:
+        """End the creation of a container that somebody deletes; harmless when there is none."""
+        work = self._creating.get((namespace, id))
+        if work is not None:
+            work.cancel()
+            await asyncio.wait([work])
 
     async def _supersede(self, sandbox: Sandbox, name: str) -> None:
         """Remove a former life of the container that is to be created.
@@ -123,7 +141,7 @@ class Sandboxes:
     def adopt(self, container: Container) -> None:
         """Take in a container that a former daemon created."""
         record = container.record
-        sandbox = self._sandbox_for(record.namespace, record.sandbox)
+        sandbox = self.home(record.namespace, record.sandbox)
         sandbox.containers[record.container] = container
         if record.unikernel:
             sandbox.claim(record.container)
@@ -135,6 +153,7 @@ class Sandboxes:
 
     async def delete(self, namespace: str, id: str, exec_id: str) -> Process:
         """Delete a container that has ended, or one of its execs. Raises NotFound, Unexpected."""
+        await self._cut_off(namespace, id)
         container = self.container(namespace, id)
         process = await container.delete(exec_id)
         if not exec_id:
@@ -143,6 +162,7 @@ class Sandboxes:
 
     async def destroy(self, namespace: str, id: str) -> Process | None:
         """Kill and remove a container whatever its state; None when there is none."""
+        await self._cut_off(namespace, id)
         container = self._containers.get((namespace, id))
         if container is None:
             return None
@@ -170,7 +190,8 @@ class Sandboxes:
             sandbox.release(record.container)
             self._forget_if_empty(sandbox)
 
-    def _sandbox_for(self, namespace: str, id: str) -> Sandbox:
+    def home(self, namespace: str, id: str) -> Sandbox:
+        """The sandbox of that id; a container that comes into none implies a new one."""
         if (namespace, id) not in self._sandboxes:
             self._sandboxes[namespace, id] = Sandbox(self.node, namespace, id)
         return self._sandboxes[namespace, id]

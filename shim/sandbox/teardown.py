@@ -12,8 +12,9 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from shim import log
-from shim.errors import Bug, ShimError
+from shim.errors import Bug, NodeFault, ShimError
 from shim.network.pod import undo_at
+from shim.oci import cgroup
 from shim.oci.bundle import remove
 from shim.oci.rootfs import unmount_all
 from shim.sandbox.node import Node
@@ -31,7 +32,11 @@ async def restore_network(node: Node, record: ContainerRecord) -> None:
     if await asyncio.to_thread(Path(plumbing.netns).exists):
         await undo_at(Path(plumbing.netns), plumbing.plan)
     record.plumbing = None
-    node.journal.write(record.key, record)
+    try:
+        node.journal.write(record.key, record)
+    except NodeFault as error:
+        # The undo may be repeated, so a record that still speaks of it does no harm; an end must not wait for a disk.
+        _log.error("journal", container=record.container, error=str(error))
 
 
 async def dismantle(node: Node, record: ContainerRecord) -> None:
@@ -48,6 +53,7 @@ async def dismantle(node: Node, record: ContainerRecord) -> None:
 
     if record.engine:
         await attempt("engine", node.engine.within(record.namespace).delete(record.container, force=True))
+        await attempt("cgroup", asyncio.to_thread(cgroup.sweep, record.cgroup))
     await attempt("network", restore_network(node, record))
     if record.rootfs is not None:
         await attempt("rootfs", asyncio.to_thread(unmount_all, record.rootfs))

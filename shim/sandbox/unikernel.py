@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from shim.oci.image import Unikernel
 from shim.sandbox.nics import match
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord, PodPlan
+from shim.threads import in_thread
 
 _log = log.get(__name__)
 
@@ -154,7 +154,7 @@ async def prepare(
         descriptors += vhost
         launch = await _launch(node, spec, image, network, bool(vhost), memory)
         own = node.container_dir(record.namespace, record.container)
-        rewritten = await asyncio.to_thread(_bundle, own, spec, image, launch, netns or "")
+        rewritten = await in_thread(_bundle, own, spec, image, launch, netns or "")
     except BaseException:
         close_all(descriptors)
         raise

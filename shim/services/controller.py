@@ -16,6 +16,7 @@ from shim.sandbox.description import describe
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.state import SandboxStatus
 from shim.services.announce import timestamp
 from shim.wire import cri_v1_pb2, types_pb2
 from shim.wire import services_sandbox_v1_pb2 as pb
@@ -101,7 +102,7 @@ class ControllerService:
     async def status(self, request: Any, call: Call) -> Any:
         """The sandbox's state, and where its tasks are served."""
         sandbox = self._sandbox(request, call)
-        ready = sandbox.started and sandbox.exit is None
+        ready = sandbox.status is SandboxStatus.READY
         info: dict[str, str] = {}
         if request.verbose:
             info = {

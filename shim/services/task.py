@@ -124,7 +124,6 @@ class TaskService:
 
     async def delete(self, request: Any, call: Call) -> Any:
         """Remove what has ended."""
-        self._container(request, call)
         process = await self._sandboxes.delete(call.namespace, request.id, request.exec_id)
         if not request.exec_id:
             self._destinations.forget(call.namespace, request.id)

@@ -42,7 +42,7 @@ async def test_a_handler_that_is_not_async_is_found_at_start_up(echo: Echo, monk
 
 
 async def test_a_misspelt_cancellable_is_found_at_start_up(echo: Echo) -> None:
-    with pytest.raises(Bug, match="no methods Wiat to cancel"):
+    with pytest.raises(Bug, match="there are no methods Wiat"):
         from_descriptor(DESCRIPTOR, echo, cancellable={"Wiat"})
 
 
