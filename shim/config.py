@@ -17,6 +17,7 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
 _VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+_DAY = 86400  # seconds
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,11 +66,15 @@ class Tender(Section, frozen=True):
 
 class Qemu(Section, frozen=True):
     """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it; `vhost` is
-    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that."""
+    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that.
+
+    `powerdown` is how many seconds a guest that is to stop is given to power down, where its pod does not say; 0 asks
+    no guest."""
 
     path: str = "qemu-system-x86_64"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     vhost: Literal["auto", "off", "on"] = "auto"
+    powerdown: float = 20.0
 
 
 class Monitors(Section, frozen=True):
@@ -141,4 +146,7 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("engine.timeout must be above 0, engine.parallel 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    # Also what is no number: nan compares with nothing.
+    if not 0 <= config.monitors.qemu.powerdown <= _DAY:
+        raise InvalidRequest(f"monitors.qemu.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config

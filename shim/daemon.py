@@ -134,7 +134,7 @@ async def _serve(config: Config) -> None:
         if scrapes is not None:
             await scrapes.stop()
         await publisher.close(config.stop_grace)
-        node.reaper.stop()
+        node.stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,8 @@ def _number(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _table(path: Path) -> dict[str, int]:
+def table(path: Path) -> dict[str, int]:
+    """A file of names and numbers, one pair a line; {} where it is gone."""
     rows = (line.split() for line in _text(path).splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
 
@@ -294,10 +295,10 @@ def _read_v1(directories: dict[str, Path]) -> CgroupV1Stats:
         swap=_memory_counter(memory, "memory.memsw"),
         kernel=_memory_counter(memory, "memory.kmem"),
         kernel_tcp=_memory_counter(memory, "memory.kmem.tcp"),
-        memory_stat=_table(memory / "memory.stat"),
-        oom_control=_table(memory / "memory.oom_control"),
+        memory_stat=table(memory / "memory.stat"),
+        oom_control=table(memory / "memory.oom_control"),
         cpu=_cpuacct(directories.get("cpuacct", nowhere)),
-        throttling=_throttling(_table(cpu / "cpu.stat"), "throttled_time", "burst_time", 1),
+        throttling=_throttling(table(cpu / "cpu.stat"), "throttled_time", "burst_time", 1),
         pids=_pids(directories.get("pids", nowhere)),
         # The throttling policy counts whatever the disk's scheduler is; the others' files come and go with it.
         io_bytes=_block_counts(blkio / "blkio.throttle.io_service_bytes"),
@@ -322,7 +323,7 @@ def _cpuacct(directory: Path) -> CpuTime | None:
     total = _number(directory / "cpuacct.usage")
     if total is None:
         return None
-    ticks = _table(directory / "cpuacct.stat")
+    ticks = table(directory / "cpuacct.stat")
     each = (int(word) for word in _text(directory / "cpuacct.usage_percpu").split())
     return CpuTime(total, ticks.get("user", 0) * _TICK, ticks.get("system", 0) * _TICK, tuple(each))
 
@@ -373,7 +374,7 @@ def _hugetlb_v1(directory: Path) -> tuple[HugePages, ...]:
 
 
 def _read_v2(directory: Path) -> CgroupV2Stats:
-    cpu = _table(directory / "cpu.stat")
+    cpu = table(directory / "cpu.stat")
     return CgroupV2Stats(
         memory_usage=_number(directory / "memory.current"),
         memory_peak=_number(directory / "memory.peak"),
@@ -381,8 +382,8 @@ def _read_v2(directory: Path) -> CgroupV2Stats:
         swap_usage=_number(directory / "memory.swap.current"),
         swap_peak=_number(directory / "memory.swap.peak"),
         swap_limit=_number(directory / "memory.swap.max"),
-        memory_stat=_table(directory / "memory.stat"),
-        memory_events=_table(directory / "memory.events"),
+        memory_stat=table(directory / "memory.stat"),
+        memory_events=table(directory / "memory.events"),
         cpu=_cpu_v2(cpu),
         throttling=_throttling(cpu, "throttled_usec", "burst_usec", _MICROSECOND),
         pids=_pids(directory),
@@ -417,7 +418,7 @@ def _hugetlb_v2(directory: Path) -> tuple[HugePages, ...]:
         HugePages(
             size=size,
             usage=_number(directory / f"hugetlb.{size}.current") or 0,
-            failures=_table(directory / f"hugetlb.{size}.events").get("max", 0),
+            failures=table(directory / f"hugetlb.{size}.events").get("max", 0),
             limit=_number(directory / f"hugetlb.{size}.max"),
         )
         for size in _page_sizes(directory, ".current")

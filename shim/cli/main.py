@@ -143,7 +143,10 @@ def run(
     kernel: Path,
     arguments: tuple[str, ...],
 ) -> None:
-    """Run KERNEL in the foreground with no containerd; Ctrl-C stops it. Exits with the monitor's exit code."""
+    """Run KERNEL in the foreground with no containerd; Ctrl-C asks it to power down, a second one kills it.
+
+    Exits with the monitor's exit code.
+    """
     from shim import config
     from shim.cli import run as command
 

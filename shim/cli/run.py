@@ -124,7 +124,7 @@ async def _clear(config: Config) -> None:
             if netns:
                 await _settled(Path(netns))
     finally:
-        node.reaper.stop()
+        node.stop()
 
 
 async def _run(
@@ -169,7 +169,7 @@ async def _run(
     finally:
         if netns is not None:
             await _settled(netns)
-        node.reaper.stop()
+        node.stop()
     return container.init.exit.status
 
 

@@ -28,13 +28,17 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run: paths are as the monitor sees them; memory is the guest's, in MiB."""
+    """What to run: paths are as the monitor sees them; memory is the guest's, in MiB.
+
+    `control` is the number, in the monitor's process, of the listening socket by which it takes commands.
+    """
 
     kernel: Path
     memory: int
     words: tuple[str, ...] = ()
     initrd: Path | None = None
     nics: tuple[Nic, ...] = ()
+    control: int | None = None
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,9 @@ class Monitor(Protocol):
     settle: float
     #: Whether it speaks virtio-net headers, by which checksums and segmentation are left to whoever can do them.
     vnet_hdr: bool
+    #: Seconds that a guest is given to power down once it is asked; 0 where none is ever asked. Only a monitor that can
+    #: ask is handed a control socket.
+    powerdown: float
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""
@@ -75,6 +82,14 @@ class Monitor(Protocol):
 
     async def launch(self, machine: Machine) -> Launch:
         """Raises NodeFault where the monitor is not installed or cannot run here."""
+        ...
+
+    async def power_down(self, directory: Path) -> None:
+        """Ask the guest to power down, as by its machine's power button; returns once the monitor has passed it on.
+
+        `directory` holds the control socket that the monitor was handed. The caller says how long this may take: a
+        monitor that is stopped answers never. Raises Unreachable, NodeFault, Unsupported where `powerdown` is 0.
+        """
         ...
 
 

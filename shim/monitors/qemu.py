@@ -22,7 +22,7 @@ import msgspec
 
 from shim import config, log
 from shim.errors import NodeFault, TimedOut
-from shim.monitors import probe
+from shim.monitors import control, probe, qmp
 from shim.monitors.base import Launch, Machine, Nic, Run
 from shim.monitors.binary import identity, locate, shares
 
@@ -79,6 +79,13 @@ def arguments(program: Path, machine: Machine, acceleration: Acceleration) -> tu
         found += ["-initrd", str(machine.initrd)]
     for position, nic in enumerate(machine.nics):
         found += _nic(nic, position)
+    if machine.control is not None:
+        found += [
+            "-chardev",
+            f"socket,id=control,fd={machine.control},server=on,wait=off",
+            "-mon",
+            "chardev=control,mode=control",
+        ]
     return tuple(found)
 
 
@@ -124,6 +131,7 @@ class Qemu:
         self._path = settings.path
         self._wanted = settings.accel
         self._vhost = settings.vhost
+        self.powerdown: float = settings.powerdown
         self._run = run
         self._state = state
         self._probing = asyncio.Lock()
@@ -162,6 +170,11 @@ class Qemu:
             devices=(_KVM,) if acceleration.accel == "kvm" else (),
             shares=await asyncio.to_thread(shares, program),
         )
+
+    async def power_down(self, directory: Path) -> None:
+        """Press the machine's power button. A Linux guest hears of it by ACPI, and ends by itself if it will."""
+        async with qmp.session(control.connect(directory)) as session:
+            await session.execute("system_powerdown")
 
     async def acceleration(self, program: Path) -> Acceleration:
         """What works here: tried once for each program file and boot of the machine, however many pods ask at once.

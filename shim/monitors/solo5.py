@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from shim import log
-from shim.errors import NodeFault
+from shim.errors import NodeFault, Unsupported
 from shim.monitors.base import Launch, Machine, Nic, Run
 from shim.monitors.binary import identity, locate, shares
 
@@ -51,6 +51,8 @@ class Solo5:
     settle: float = 0.02
     # A tender reads and writes bare frames (Solo5, docs/architecture.md).
     vnet_hdr: bool = False
+    # Nothing in Solo5's interface tells a guest to end (Solo5, include/solo5.h).
+    powerdown: float = 0.0
 
     def __init__(self, name: Literal["spt", "hvt"], path: str, run: Run) -> None:
         self.name: str = name
@@ -93,3 +95,7 @@ class Solo5:
             shares=await asyncio.to_thread(shares, program),
             by_name=attached,
         )
+
+    async def power_down(self, directory: Path) -> None:
+        """Refused: a tender takes no commands."""
+        raise Unsupported("a tender cannot ask its guest to power down", subject=self.name)

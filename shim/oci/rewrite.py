@@ -7,6 +7,7 @@ asked for about cgroups, limits, users, seccomp and labels stays as it was.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 _SANDBOX_NAME = "io.kubernetes.cri.sandbox-name"
 _SANDBOX_NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _CONTAINER_NAME = "io.kubernetes.cri.container-name"
+# What the kubelet says of a pod to each of its containers (Kubernetes, pkg/kubelet/kuberuntime/labels.go).
+_GRACE = "io.kubernetes.pod.terminationGracePeriod"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+_SECONDS = re.compile(r"[0-9]{1,9}")
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
 # What of /proc tells about the node or changes it: the defaults of containerd (pkg/oci/spec.go). root may write to
@@ -72,6 +76,15 @@ def pod_name(spec: Spec) -> tuple[str, str]:
     """Kubernetes' namespace and the pod's name in it, as containerd's CRI plugin notes them, "" outside a pod."""
     found = annotations_of(spec)
     return found.get(_SANDBOX_NAMESPACE, ""), found.get(_SANDBOX_NAME, "")
+
+
+def termination_grace(spec: Spec) -> int | None:
+    """The seconds between a request to end and SIGKILL, as the pod asks for them; None where that is not known.
+
+    containerd shows it to a runtime whose `container_annotations` name it.
+    """
+    said = annotations_of(spec).get(_GRACE, "")
+    return int(said) if _SECONDS.fullmatch(said) else None
 
 
 def is_sandbox(spec: Spec) -> bool:

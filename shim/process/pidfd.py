@@ -14,6 +14,7 @@ from pathlib import Path
 _INFO = struct.Struct("=QQ11Ii")
 _GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
+_STATE = 3  # the number of the state's field in /proc/PID/stat (proc(5))
 
 
 def open_pidfd(pid: int) -> int:
@@ -27,9 +28,10 @@ def send(pidfd: int, signum: int) -> None:
 
 
 def exit_status(pidfd: int) -> int | None:
-    """The wait status of a dead process that need not be a child of ours, or None where the kernel cannot tell.
+    """The wait status of a reaped process that need not be a child of ours, or None where the kernel cannot tell.
 
-    Works for any holder of the pidfd since Linux 6.15; older kernels answer ENOTTY or leave the bit out.
+    Works for any holder of the pidfd since Linux 6.15; older kernels answer ENOTTY or leave the bit out. Of a process
+    that is dead and not reaped yet only `zombie_status` knows.
     """
     buffer = bytearray(_INFO.pack(_INFO_EXIT, 0, *([0] * 11), 0))
     try:
@@ -47,11 +49,32 @@ def start_time(pid: int) -> int:
 
     With the pid it names a process for as long as the machine is up. Raises ProcessLookupError.
     """
+    return int(_stat(pid)[22 - _STATE])
+
+
+def zombie_status(pid: int, started: int) -> int | None:
+    """The wait status of a process that is dead and not reaped yet (field 52 of /proc/PID/stat, proc(5)), else None.
+
+    `started` is its `start_time`.
+    """
+    try:
+        fields = _stat(pid)
+    except ProcessLookupError:
+        return None
+    same = int(fields[22 - _STATE]) == started
+    return int(fields[52 - _STATE]) if same and fields[0] == b"Z" else None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the state on; before it comes a name that may hold anything.
+
+    Raises ProcessLookupError.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process", str(pid)) from None
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def handles(pid: int, signum: int) -> bool:

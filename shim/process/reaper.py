@@ -143,7 +143,12 @@ class Reaper:
 
         def ended() -> None:
             loop.remove_reader(descriptor)
+            # Dead is not reaped: its parent, who is somebody else, may do that before, between or after these.
             status = pidfd.exit_status(descriptor)
+            if status is None:
+                status = pidfd.zombie_status(pid, started)
+            if status is None:
+                status = pidfd.exit_status(descriptor)
             os.close(descriptor)
             if not future.done():
                 future.set_result(Exit(UNKNOWN_STATUS if status is None else _decode(status), time.time_ns()))

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shim import log, stats
+from shim import log, oom, stats
 from shim.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -32,7 +32,6 @@ from shim.network.checking.check import Report
 from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
-from shim.process import pidfd
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams, open_streams
@@ -44,6 +43,7 @@ from shim.sandbox.occurrences import (
     ExecAdded,
     ExecStarted,
     Exited,
+    OutOfMemory,
     Paused,
     Resumed,
     Started,
@@ -51,16 +51,11 @@ from shim.sandbox.occurrences import (
 from shim.sandbox.process import Process
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.state import Call, Status
+from shim.sandbox.stopping import Stopping
 from shim.sandbox.teardown import dismantle, restore_network
 
 _log = log.get(__name__)
 
-# Signals whose default action ends a process (signal(7)); the rest stop it, continue it, or are ignored.
-_FATAL = frozenset(
-    set(range(1, signal.SIGRTMAX + 1))
-    - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
-    - {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH}
-)
 _DRAIN = 2.0  # seconds a terminal's output may take to be relayed after the exit, where somebody still holds it
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
@@ -81,7 +76,8 @@ class Container:
         #: What the last check of its guest found.
         self.checked: Report | None = None
         self._exec_specs: dict[str, bytes] = {}
-        self._killed_by = 0
+        self._stopping = Stopping(node, record)
+        self._memory: oom.Watch | None = None
         self._spec = spec
         self._settle = settle
         self._turn = turn
@@ -142,7 +138,15 @@ class Container:
     def supervise(self, exit: asyncio.Future[Exit]) -> None:
         """Take note of the init's end whenever it comes; called once, by whoever made or adopted the container."""
         self._exit = exit
+        if self.record.oom_counter is not None:
+            self._memory = self.node.memory.watch(self.record.oom_counter, self.record.oom_kills, self._out_of_memory)
         self._background(self._init_ended(exit))
+
+    def _out_of_memory(self, kills: int) -> None:
+        self.record.oom_kills = kills
+        self._journal()
+        _log.warning("out of memory", container=self.id, kills=kills)
+        self.node.announce(OutOfMemory(**self._common()))
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -157,8 +161,9 @@ class Container:
     async def _handle_init_exit(self, ended: Exit) -> None:
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return  # a deletion that could not wait for this has handled it
-        if self._killed_by and ended.status == 128 + signal.SIGKILL:
-            ended = Exit(128 + self._killed_by, ended.at)
+        if self._memory is not None:
+            self._memory.end()
+        ended = self._stopping.seen_by_callers(ended)
         await self._tidy_up()
         # containerd deletes a task only once its streams have ended, so none may be held open beyond the exit.
         await self._close_streams(self.init)
@@ -325,26 +330,17 @@ class Container:
             # A created init is the engine's own, blocked: only the engine knows how to reach all of it.
             await self._engine.kill(self.id, signum, everyone=everyone)
             return
-        if self.init.status in (Status.STOPPED, Status.DELETED) or (self._exit is not None and self._exit.done()):
+        if self.init.status in (Status.STOPPED, Status.DELETED) or self._exit is None or self._exit.done():
             raise NotFound("process already finished", subject=self.id)
         with _refused_signal(self.id):
-            descriptor = pidfd.open_pidfd(self.init.pid)
-            try:
-                pidfd.send(descriptor, self._effective(signum))
-            finally:
-                os.close(descriptor)
+            self._stopping.signal(signum, self._exit)
+        if signum == signal.SIGKILL and self.init.status is Status.PAUSED:
+            # A frozen process takes its death when it is thawed (cgroup-v1/freezer-subsystem.rst).
+            self._background(self._thaw())
 
-    def _effective(self, signum: int) -> int:
-        """The signal that has the effect `signum` has on any process.
-
-        A monitor is the first process of its pid namespace, and the kernel drops a signal for such a one that it
-        has no handler for (pid_namespaces(7)); a Solo5 tender has none. It dies as it would elsewhere, and the exit
-        is told as that signal's.
-        """
-        if not self.record.unikernel or signum not in _FATAL or pidfd.handles(self.init.pid, signum):
-            return signum
-        self._killed_by = signum
-        return signal.SIGKILL
+    async def _thaw(self) -> None:
+        with contextlib.suppress(ShimError):
+            await self._engine.resume(self.id)
 
     def pids(self) -> list[int]:
         """Every process in the container, as its cgroup lists them; none once its init has finished."""
@@ -402,16 +398,21 @@ class Container:
         await dismantle(self.node, self.record)
         self.init.become(Status.DELETED)
 
-    async def stop(self) -> None:
-        """Kill whatever runs and wait for its end. Raises TimedOut when it does not die."""
+    async def stop(self, grace: float = 0.0) -> None:
+        """Kill whatever runs and wait for its end; a guest that can be asked has `grace` seconds to power down first.
+
+        Raises TimedOut when it does not die.
+        """
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return
+        if grace and self.record.powerdown and self.init.status is Status.RUNNING:
+            with contextlib.suppress(NotFound, TimeoutError):
+                await self.kill("", signal.SIGTERM, everyone=False)
+                async with asyncio.timeout(grace):
+                    await self.init.wait()
+                return
         with contextlib.suppress(NotFound):
             await self.kill("", signal.SIGKILL, everyone=False)
-        if self.init.status is Status.PAUSED:
-            # A frozen process takes its death when it is thawed (cgroup-v1/freezer-subsystem.rst).
-            with contextlib.suppress(ShimError):
-                await self.resume()
         try:
             async with asyncio.timeout(_EXECS_END):
                 await self.init.wait()

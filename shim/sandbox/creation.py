@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim import log
+from shim import log, oom
 from shim.errors import ShimError
 from shim.oci import bundle, rewrite
 from shim.oci.engine import uses_systemd
@@ -173,6 +173,7 @@ class _Creation:
             record.started = pidfd.start_time(pid)
         except ProcessLookupError:
             record.started = 0  # dead already; its exit is on its way
+        record.oom_counter = await asyncio.to_thread(oom.counter_of, pid)
         node.journal.write(record.key, record)
         container.supervise(exit)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from shim import oom
 from shim.config import Config
 from shim.guests.base import Guest
 from shim.journal import Journal
@@ -28,6 +29,12 @@ class Node:
     guests: Mapping[str, Guest]
     monitors: Mapping[str, Monitor]
     announce: Callable[[Occurrence], None]
+    memory: oom.Watcher = field(default_factory=oom.Watcher)
+
+    def stop(self) -> None:
+        """Let go of what the parts hold of the running loop."""
+        self.reaper.stop()
+        self.memory.close()
 
     def container_dir(self, namespace: str, container: str) -> Path:
         """Where a container's own bundle, monitor root and stderr FIFO are."""

@@ -54,6 +54,10 @@ class Exited(Occurrence, frozen=True, kw_only=True):
     exit: Exit
 
 
+class OutOfMemory(Occurrence, frozen=True, kw_only=True):
+    """The kernel killed a process of the container for want of memory."""
+
+
 class Deleted(Occurrence, frozen=True, kw_only=True):
     """The container is gone."""
 

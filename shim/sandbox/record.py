@@ -65,10 +65,18 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     cgroup: str = ""
     """The cgroup that its configuration asks for."""
     unikernel: bool = False
+    monitor: str = ""
+    """Which monitor a unikernel's is."""
+    powerdown: float = 0.0
+    """Seconds its guest is given to power down when asked; 0 where its monitor cannot ask."""
     user: int = 0
     """The user the init runs as."""
     plumbing: PodPlan | None = None
     stderr: Path | None = None
+    oom_counter: Path | None = None
+    """The file in which the kernel counts the container's processes that it killed for want of memory."""
+    oom_kills: int = 0
+    """How many of them are known to have been told of."""
     pid: int = 0
     started: int = 0
     """The init's start time (clock ticks since boot), which with the pid names it beyond doubt."""

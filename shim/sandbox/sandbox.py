@@ -150,8 +150,10 @@ class Sandbox:
             self.status = SandboxStatus.CREATED  # nobody has seen it otherwise: there was no await
             raise
 
-    async def stop(self) -> None:
-        """Kill what runs and give the network back; containers stay until they are deleted. Harmless when repeated.
+    async def stop(self, grace: float = 0.0) -> None:
+        """End what runs and give the network back; containers stay until they are deleted. Harmless when repeated.
+
+        A guest that can be asked has `grace` seconds to power down; the rest is killed.
 
         Raises the first failure after trying every container; the sandbox then lets nothing in, and can be stopped
         again.
@@ -168,7 +170,7 @@ class Sandbox:
         # The pause container last: containers may know their namespaces only by its process.
         for container in sorted(self.containers.values(), key=lambda held: held.id == self.id):
             try:
-                await container.stop()
+                await container.stop(grace)
             except ShimError as error:
                 failure = failure or error
         if failure is not None:

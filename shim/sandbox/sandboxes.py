@@ -20,6 +20,11 @@ from shim.sandbox.state import SandboxCall
 
 _log = log.get(__name__)
 
+#: Seconds for a guest to power down where nobody says how many: containerd has given its container up, as after a
+#: restart of the daemon, and waits for a pod to end, or for the container's next life. (The kubelet gives its calls two
+#: minutes, --runtime-request-timeout.)
+GRACE = 10.0
+
 
 class Sandboxes:
     """Keyed by containerd's namespace and the id, as two namespaces may use one id."""
@@ -63,14 +68,14 @@ class Sandboxes:
         """Take in a sandbox that a former daemon made, before its containers."""
         self._sandboxes[sandbox.namespace, sandbox.id] = sandbox
 
-    async def stop(self, namespace: str, id: str) -> None:
-        """Stop a sandbox. Raises NotFound.
+    async def stop(self, namespace: str, id: str, grace: float = 0.0) -> None:
+        """Stop a sandbox; a guest that still runs has `grace` seconds to power down. Raises NotFound.
 
         containerd stops and deletes the tasks first. One that is still there it has given up, as it does where a Wait
         broke: nobody will delete it, and while it is there containerd refuses to remove the pod.
         """
         sandbox = self.sandbox(namespace, id)
-        await sandbox.stop()
+        await sandbox.stop(grace)
         for container in list(sandbox.containers.values()):
             await self.destroy(namespace, container.id)
 
@@ -136,6 +141,7 @@ class Sandboxes:
         """
         for former in [held for held in sandbox.containers.values() if name and held.name == name]:
             _log.warning("superseded", container=former.id, namespace=sandbox.namespace, name=name)
+            await former.stop(GRACE)
             await self.destroy(sandbox.namespace, former.id)
 
     def adopt(self, container: Container) -> None:

@@ -52,7 +52,9 @@ async def dismantle(node: Node, record: ContainerRecord) -> None:
             failures.append(error)
 
     if record.engine:
-        await attempt("engine", node.engine.within(record.namespace).delete(record.container, force=True))
+        # Not by force where its init has ended: runc then waits for whoever is its parent by now to collect it.
+        engine = node.engine.within(record.namespace)
+        await attempt("engine", engine.delete(record.container, force=record.exit is None))
         await attempt("cgroup", asyncio.to_thread(cgroup.sweep, record.cgroup))
     await attempt("network", restore_network(node, record))
     if record.rootfs is not None:

@@ -12,6 +12,7 @@ from shim import log
 from shim.errors import ImageFault, InvalidRequest, NetworkFault
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
+from shim.monitors.control import listen
 from shim.network.addressing.interfaces import candidates
 from shim.network.dataplanes.wiring import TapOptions
 from shim.network.plan import make_plan
@@ -23,6 +24,7 @@ from shim.oci.image import Unikernel
 from shim.sandbox.nics import match
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord, PodPlan
+from shim.sandbox.stopping import patience
 from shim.threads import in_thread
 
 _log = log.get(__name__)
@@ -35,7 +37,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs to create the monitor's container.
 
     `descriptors` are open, the taps first, and the caller's to close; the monitor finds them in that order, from the
-    first one behind its standard streams.
+    first one behind its standard streams. A control socket is the last one.
     """
 
     spec: rewrite.Spec
@@ -152,8 +154,14 @@ async def prepare(
     try:
         vhost = await monitor.open_vhost(len(network.interfaces))
         descriptors += vhost
-        launch = await _launch(node, spec, image, network, bool(vhost), memory)
         own = node.container_dir(record.namespace, record.container)
+        record.monitor = monitor.name
+        record.powerdown = patience(monitor.powerdown, rewrite.termination_grace(spec))
+        control = None
+        if record.powerdown:
+            control = _FIRST_FD + len(descriptors)
+            descriptors += (listen(own),)
+        launch = await _launch(node, spec, image, network, bool(vhost), memory, control)
         rewritten = await in_thread(_bundle, own, spec, image, launch, netns or "")
     except BaseException:
         close_all(descriptors)
@@ -172,10 +180,16 @@ async def prepare(
 
 
 async def _launch(
-    node: Node, spec: rewrite.Spec, image: Unikernel, network: Plumbed, vhost: bool, memory: int
+    node: Node,
+    spec: rewrite.Spec,
+    image: Unikernel,
+    network: Plumbed,
+    vhost: bool,
+    memory: int,
+    control: int | None,
 ) -> Launch:
     """Ask the guest for its words and the monitor for its command line; `vhost` says that a descriptor of vhost-net for
-    each NIC comes behind the taps'."""
+    each NIC comes behind the taps', `control` is the number of the control socket's."""
     nics = tuple(
         Nic(
             fd=_FIRST_FD + position,
@@ -206,6 +220,7 @@ async def _launch(
             words=words,
             initrd=rewrite.INITRD if image.initrd else None,
             nics=nics,
+            control=control,
         )
     )
 

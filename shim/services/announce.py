@@ -65,6 +65,7 @@ _TRANSLATIONS: dict[type[happened.Occurrence], tuple[str, Callable[..., Message]
         Topic.EXEC_STARTED,
         lambda it: pb.TaskExecStarted(container_id=it.container, exec_id=it.process, pid=it.pid),
     ),
+    happened.OutOfMemory: (Topic.OOM, lambda it: pb.TaskOOM(container_id=it.container)),
     happened.Exited: (Topic.EXIT, _exited),
     happened.Deleted: (Topic.DELETE, _deleted),
     happened.Paused: (Topic.PAUSED, lambda it: pb.TaskPaused(container_id=it.container)),

@@ -15,7 +15,7 @@ from shim.rpc.service import Call
 from shim.sandbox.description import describe
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
-from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.sandboxes import GRACE, Sandboxes
 from shim.sandbox.state import SandboxStatus
 from shim.services.announce import timestamp
 from shim.wire import cri_v1_pb2, types_pb2
@@ -88,8 +88,8 @@ class ControllerService:
         )
 
     async def stop(self, request: Any, call: Call) -> Any:
-        """Kill what runs and give the network back, before containerd runs the CNI plugin's DEL."""
-        await self._sandboxes.stop(call.namespace, request.sandbox_id)
+        """End what runs and give the network back, before containerd runs the CNI plugin's DEL."""
+        await self._sandboxes.stop(call.namespace, request.sandbox_id, request.timeout_secs or GRACE)
         return pb.ControllerStopResponse()
 
     async def wait(self, request: Any, call: Call) -> Any:

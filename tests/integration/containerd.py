@@ -126,7 +126,7 @@ class Containerd(Server):
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]
 {settings}
 pod_annotations = ["io.unikernel.*"]
-container_annotations = ["io.unikernel.*"]
+container_annotations = ["io.unikernel.*", "io.kubernetes.pod.terminationGracePeriod"]
 cni_conf_dir = "{node.cni_conf(layout)}"
 """
             for name, settings in handlers.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.integration import acceleration, paths, tender_double
@@ -13,13 +14,15 @@ from tests.integration.process import Server
 class Daemon(Server):
     """The daemon. `start` waits for both of its doors."""
 
-    def __init__(self, node: Node, *, name: str = "daemon", more: str = "") -> None:
-        """`more` is TOML put behind the node's own settings."""
+    def __init__(
+        self, node: Node, *, name: str = "daemon", more: str = "", env: Mapping[str, str] | None = None
+    ) -> None:
+        """`more` is TOML put behind the node's own settings, `env` goes into its environment."""
         self.run_dir = node.base / "run"
         self.config = node.base / f"{name}.toml"
         self.config.write_text(configuration(node, self.run_dir) + more)
         command = [str(paths.DAEMON), "serve"]
-        super().__init__(node, name, command, self.run_dir / "shim.sock", environment(self.config))
+        super().__init__(node, name, command, self.run_dir / "shim.sock", {**environment(self.config), **(env or {})})
         place()
         acceleration.lend(self.run_dir)
 

@@ -15,7 +15,8 @@ from inside: the network must be tested both ways.
     POST /cgi-bin/sum            the SHA-256 of what was posted
 
 Words of the command line that it obeys: `harness.poweroff=SECONDS` powers off after so long (0: at once, with no
-network), `harness.crash` panics. What it prints on the console begins with `guest:`; `guest: ready` comes last.
+network), `harness.crash` panics, `harness.deaf` takes no notice of the power button; else that powers it off. What it
+prints on the console begins with `guest:`; `guest: ready` comes last.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ MODULES = (
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
+    "drivers/acpi/button",
+    "drivers/input/evdev",
 )
 #: For monitors that give the guest a PCI bus, and for block devices.
 MODULES_MORE = (
@@ -63,6 +66,9 @@ case " $(cat_cmdline) " in *" harness.crash "*) echo c > /proc/sysrq-trigger;; e
 after=$(word harness.poweroff)
 [ "$after" = 0 ] && off
 for m in $($b cat /modules/order); do $b insmod /modules/$m.ko || echo "guest: no $m"; done
+# A press and its release are events of 24 bytes each (input.rst, struct input_event); only the button sends any.
+heed() { $b dd if=/dev/input/event0 of=/dev/null bs=24 count=1 2>/dev/null && echo "guest: power button" && off; }
+case " $(cat_cmdline) " in *" harness.deaf "*) ;; *) heed & ;; esac
 $b ip link set lo up
 every() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; esac; done; }
 # NAME:MAC; by way of other names, since one's new name can be another's old one

@@ -58,6 +58,12 @@ class Server:
             process.kill()
             return process.wait()
 
+    def died(self, *, within: float = 10.0) -> None:
+        """Wait until it has ended by itself; it can then be started again. Raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        self._process.wait(within)
+        self._process = None
+
     def kill(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
         os.kill(self.pid, signal.SIGKILL)

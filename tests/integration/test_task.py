@@ -97,8 +97,10 @@ class Task:
         return await self.code("Exec", exec_id=exec_id, spec=packed, **fields)
 
 
-def bundle(directory: Path, node: Node, *argv: str, terminal: bool = False) -> Path:
-    """An ordinary busybox container's bundle."""
+def bundle(
+    directory: Path, node: Node, *argv: str, terminal: bool = False, memory: int = 0, own_pids: bool = True
+) -> Path:
+    """An ordinary busybox container's bundle; `memory` is its limit in bytes."""
     (directory / "rootfs" / "bin").mkdir(parents=True)
     for link in ("proc", "dev", "tmp"):
         (directory / "rootfs" / link).mkdir()
@@ -122,9 +124,14 @@ def bundle(directory: Path, node: Node, *argv: str, terminal: bool = False) -> P
             },
         ],
         "linux": {
-            "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network")],
+            "namespaces": [
+                {"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network") if own_pids or kind != "pid"
+            ],
             "cgroupsPath": f"{node.cgroup_parent}/{directory.name}",
-            "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+            "resources": {
+                "devices": [{"allow": True, "access": "rwm"}],
+                **({"memory": {"limit": memory, "swap": memory}} if memory else {}),
+            },
         },
     }
     (directory / "config.json").write_text(json.dumps(spec))
@@ -139,9 +146,9 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @asynccontextmanager
 async def ours(
-    daemon: Daemon, node: Node, directory: Path, *argv: str, door: str = "v3", terminal: bool = False
+    daemon: Daemon, node: Node, directory: Path, *argv: str, door: str = "v3", **options: Any
 ) -> AsyncIterator[Task]:
-    """A container of our daemon; whatever is left of it at the end is removed as containerd's `delete` does."""
+    """A container of our daemon, with `options` of `bundle`; whatever is left of it at the end is removed."""
     client: TtrpcClient | GrpcClient
     if door == "grpc":
         client = GrpcClient(daemon.socket)
@@ -149,22 +156,29 @@ async def ours(
         client = await TtrpcClient.connect(str(daemon.ttrpc_socket))
     id = f"ours-{os.getpid()}-{time.monotonic_ns()}"
     pb = task_v2_pb2 if door == "v2" else task_v3_pb2
-    made = Task(client, pb, id, bundle(directory / id, node, *argv, terminal=terminal))
-    try:
+    made = Task(client, pb, id, bundle(directory / id, node, *argv, **options))
+    async with removed_afterwards(made):
         yield made
-    finally:
-        await _remove(made)
-        if isinstance(client, GrpcClient):
-            await client.close()
-        else:
-            client.close()
 
 
 @asynccontextmanager
-async def runcs(containerd: Containerd, node: Node, directory: Path, *argv: str) -> AsyncIterator[Task]:
+async def removed_afterwards(task: Task) -> AsyncIterator[Task]:
+    """Whatever is left of the task at the end is removed as containerd's `delete` does, and its client closed."""
+    try:
+        yield task
+    finally:
+        await _remove(task)
+        if isinstance(task.client, GrpcClient):
+            await task.client.close()
+        else:
+            task.client.close()
+
+
+@asynccontextmanager
+async def runcs(containerd: Containerd, node: Node, directory: Path, *argv: str, **options: Any) -> AsyncIterator[Task]:
     """The same container of containerd's own shim, started as containerd does."""
     id = f"runc-{os.getpid()}-{time.monotonic_ns()}"
-    made = bundle(directory / id, node, *argv)
+    made = bundle(directory / id, node, *argv, **options)
     # Its log's reader; without one it ends at once.
     os.mkfifo(made / "log")
     log = os.open(made / "log", os.O_RDONLY | os.O_NONBLOCK)
@@ -356,6 +370,57 @@ async def test_codes_are_the_runc_shims(
         found = await scenario(own)
     different = "\n".join(unified_diff(expected, found, "runc's", "ours", n=1, lineterm=""))
     assert not different, different
+
+
+async def _ends(task: Task, *steps: str | int) -> list[str]:
+    """Start the container, take the steps (a method, or a signal), and say what its end looks like."""
+    await task.create()
+    await task.call("Start")
+    found = []
+    for step in steps:
+        code = await (task.code(step) if isinstance(step, str) else task.code("Kill", signal=int(step)))
+        state = types_task_pb2.Status.Name((await task.call("State")).status)
+        # Whether a signal has taken its effect by now is up to the kernel.
+        found.append(f"{step}={code}" + (f" {state}" if isinstance(step, str) and step != "Resume" else ""))
+    ended = (await task.call("Wait", timeout=5)).exit_status
+    return [*found, f"{ended} {(await task.call('State')).exit_status} {(await task.call('Delete')).exit_status}"]
+
+
+_SLEEPS = ("/bin/sleep", "600")
+_MINDFUL = ("/bin/sh", "-c", "trap 'exit 7' TERM; while :; do sleep 600 & wait; done")
+
+
+@pytest.mark.parametrize(
+    ("argv", "steps", "own_pids"),
+    [
+        (("/bin/sh", "-c", "exit 255"), (), True),
+        # Of its own signals the first process of a pid namespace dies of none (pid_namespaces(7)).
+        (("/bin/sh", "-c", "kill -SEGV $$"), (), False),
+        (("/bin/sh", "-c", "ulimit -c unlimited; kill -ABRT $$"), (), False),
+        (_SLEEPS, (signal.SIGHUP,), False),
+        (_SLEEPS, (signal.SIGTERM, signal.SIGKILL), True),
+        (_MINDFUL, (signal.SIGTERM,), True),
+        (_SLEEPS, ("Pause", signal.SIGKILL), True),
+        (_MINDFUL, ("Pause", signal.SIGTERM, "Resume"), True),
+        (_MINDFUL, (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT), True),
+        (_MINDFUL, (signal.SIGSTOP, signal.SIGKILL), True),
+    ],
+    ids=["255", "segv", "abrt", "hup", "deaf", "term", "paused", "thawed", "continued", "standing"],
+)
+async def test_ends_are_told_as_the_runc_shim_tells_them(
+    argv: tuple[str, ...],
+    steps: tuple[str | int, ...],
+    own_pids: bool,
+    node: Node,
+    containerd: Containerd,
+    daemon: Daemon,
+    clean: LeakCheck,
+    place: Path,
+) -> None:
+    async with runcs(containerd, node, place, *argv, own_pids=own_pids) as peer:
+        expected = await _ends(peer, *steps)
+    async with ours(daemon, node, place, *argv, own_pids=own_pids) as own:
+        assert await _ends(own, *steps) == expected
 
 
 async def test_what_only_we_refuse(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:

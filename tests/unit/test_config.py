@@ -39,6 +39,9 @@ def test_settings_are_read() -> None:
         ("[guest]\nmemory = 'much'", "memory"),
         ("[guest]\nmemory = 0", "memory"),
         ("run_dir = 'relative'", "run_dir"),
+        ("[monitors.qemu]\npowerdown = -1", "powerdown"),
+        ("[monitors.qemu]\npowerdown = nan", "powerdown"),
+        ("[monitors.qemu]\npowerdown = inf", "powerdown"),
         ("not toml", "line 1"),
     ],
 )

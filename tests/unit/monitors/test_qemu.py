@@ -64,6 +64,14 @@ def test_command_line() -> None:
     )
 
 
+def test_a_control_socket() -> None:
+    found = arguments(Path("/q"), Machine(kernel=Path("/k"), memory=64, control=5), Acceleration(accel="kvm"))
+    assert found[-4:] == (
+        *("-chardev", "socket,id=control,fd=5,server=on,wait=off"),
+        *("-mon", "chardev=control,mode=control"),
+    )
+
+
 def test_a_nic_with_vhost() -> None:
     nics = tuple(Nic(fd=3 + n, tap=f"tap{n}", mac=f"02:00:00:00:00:0{n}", mtu=1500, vhost=5 + n) for n in range(2))
     machine = Machine(kernel=Path("/k"), memory=64, nics=nics)

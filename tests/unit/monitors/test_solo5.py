@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.errors import NodeFault
+from shim.errors import NodeFault, Unsupported
 from shim.monitors.base import Machine, Nic
 from shim.monitors.solo5 import Solo5, arguments, refuses_descriptor
 from shim.process.spawn import Completed
@@ -108,3 +108,10 @@ async def test_a_tender_that_does_not_start(tmp_path: Path) -> None:
     tender = Solo5("spt", os.fspath(program(tmp_path, "solo5-spt")), FakeRun(broken))
     with pytest.raises(NodeFault, match=r"does not start: error while loading .* libseccomp"):
         await tender.launch(_MACHINE)
+
+
+async def test_a_tender_takes_no_commands(tmp_path: Path) -> None:
+    tender = Solo5("spt", "solo5-spt", says("v0.9.3"))
+    assert tender.powerdown == 0
+    with pytest.raises(Unsupported):
+        await tender.power_down(tmp_path)

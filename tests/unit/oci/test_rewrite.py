@@ -189,3 +189,13 @@ def test_the_cgroup_drivers_form(path: str, systemd: bool) -> None:
     from shim.oci.engine import uses_systemd
 
     assert uses_systemd(path) is systemd
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("30", 30), ("0", 0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("9" * 30, None)],
+)
+def test_the_pods_grace_period(said: str, seconds: int | None) -> None:
+    spec = {"annotations": {"io.kubernetes.pod.terminationGracePeriod": said}}
+    assert rewrite.termination_grace(spec) == seconds
+    assert rewrite.termination_grace({}) is None
