@@ -1,7 +1,7 @@
 """A private containerd of a chosen version on a node of ours, with this runtime registered in every way.
 
-Runtime handlers, each also as `NAME-routed` for the /32 layout and as `NAME-ports` for host ports (the plain ones are on
-the subnet):
+Runtime handlers, each also as `NAME-routed` for the /32 layout and as `NAME-ports` for host ports (the plain ones are
+on the subnet):
 
     runc                    ordinary pods
     unikernel               the daemon as a sandbox plugin; containerd 2.x only

@@ -165,19 +165,23 @@ class Node:
         return self.base / "cni" / layout
 
     def _networks(self) -> dict[str, list[dict[str, Any]]]:
-        ipam = {
-            "type": "host-local",
-            "dataDir": str(self.base / "ipam"),
-            "ranges": [[{"subnet": SUBNET}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        # The masquerade rules show whether the plugin's DEL still found what it needs on eth0.
-        bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True}
-        subnet = {**bridge, "ipam": ipam}
+        def bridge(first: int, last: int) -> dict[str, Any]:
+            # Two networks on one bridge: each keeps account of its own part of the subnet.
+            part, _, _ = SUBNET.rpartition(".")
+            ipam = {
+                "type": "host-local",
+                "dataDir": str(self.base / "ipam"),
+                "ranges": [[{"subnet": SUBNET, "rangeStart": f"{part}.{first}", "rangeEnd": f"{part}.{last}"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            }
+            # The masquerade rules show whether the plugin's DEL still found what it needs on eth0.
+            how = {"isGateway": True, "ipMasq": True, "hairpinMode": True}
+            return {"type": "bridge", "bridge": "cni0", **how, "ipam": ipam}
+
         return {
-            "subnet": [subnet],
+            "subnet": [bridge(2, 199)],
             "routed": [{"type": "calico_like", "block": BLOCK, "data_dir": str(self.base / "block")}],
-            "ports": [subnet, {"type": "portmap", "capabilities": {"portMappings": True}}],
+            "ports": [bridge(200, 250), {"type": "portmap", "capabilities": {"portMappings": True}}],
         }
 
     def cgroups(self) -> list[Path]:

@@ -86,7 +86,7 @@ def test_a_terminal_is_one_stream(pod: Pod) -> None:
 
 
 def test_a_rotated_log_is_opened_again(pod: Pod, node: Node, cri: Client) -> None:
-    """After ReopenContainerLog what is said goes to a new file of the log's name; what was said stays in the old one."""
+    """After ReopenContainerLog what is said goes to a new file of the log's name; what was said stays where it was."""
     with pod.running(REFERENCE, args=["say=before", "echo"], stdin=True) as container:
         path = Path(cri.status(container).log_path)
         wait_for(path, "before")

@@ -1,4 +1,4 @@
-"""CRI's exec, attach and port forwarding: what a unikernel can have of them, and what the other containers beside it."""
+"""CRI's exec, attach and port forwarding: what a unikernel can have of them, and what containers beside it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Stream:
     """One such connection, from the node's network; use it as a context. What has come is in `received`, by channel."""
 
     def __init__(self, node: Node, url: str, *, query: str = "", timeout: float = 10.0) -> None:
-        """Raises AssertionError with the server's words where it takes no WebSocket, OSError where it is not reached."""
+        """Raises AssertionError with the server's words where it takes no WebSocket, OSError where it is not there."""
         parts = urlsplit(url)
         assert parts.hostname and parts.port
         where = parts.hostname, parts.port
