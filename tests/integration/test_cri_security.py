@@ -270,6 +270,12 @@ def test_sidecars_share_what_their_pod_shares(pod: Pod, cri: Client) -> None:
         assert len({namespace(pid, "pid") for pid in (*pids, "self")}) == 3
 
 
+def test_a_pod_is_in_the_nodes_user_namespace(pod: Pod, cri: Client) -> None:
+    """hostUsers true, for a unikernel and for a sidecar."""
+    with pod.running(REFERENCE) as container, pod.running(images.BUSYBOX, command=_SLEEP) as sidecar:
+        assert {namespace(cri.pid(each), "user") for each in (container, sidecar)} == {namespace("self", "user")}
+
+
 @pytest.mark.parametrize("sandboxer", SANDBOXERS)
 def test_a_user_namespace_is_refused_with_the_reason(
     sandboxer: str, containerd: Containerd, daemon: Daemon, clean_module: LeakCheck, cri: Client
