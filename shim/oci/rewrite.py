@@ -19,6 +19,8 @@ from shim.monitors.base import Launch
 
 Spec = dict[str, Any]
 
+#: Where a container looks for the memory that it shares by name (shm_open(3)).
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
 #: Where the monitor sees the kernel and the initrd.
 KERNEL = Path("/unikernel/kernel")
 INITRD = Path("/unikernel/initrd")
@@ -230,18 +232,20 @@ def _monitor_mounts(launch: Launch, files: Files, *, terminal: bool) -> list[dic
     return mounts
 
 
-def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str]) -> Spec:
+def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str], *, host_pid: bool = False) -> Spec:
     """An ordinary container's configuration for a pod that has no pause container.
 
     Where containerd meant the pause container's, the pod's own are put: `netns` ("" for the node's), and the pinned
-    ones by kind (a kind that is not pinned is the node's). Raises Unsupported for a shared process namespace, which
-    lives and dies with a process of its own.
+    ones by kind (a kind that is not pinned is the node's). Raises Unsupported for a process namespace of the pod's own
+    (not `host_pid`), which lives and dies with a process of its own.
     """
     namespaces: list[dict[str, Any]] = []
     for entry in spec["linux"]["namespaces"]:
         kind = entry.get("type")
         if not is_missing_pause(str(entry.get("path") or "")):
             namespaces.append(entry)
+        elif kind == "pid" and host_pid:
+            continue
         elif kind == "pid":
             raise Unsupported(
                 "a shared process namespace needs a pause container",
@@ -254,3 +258,25 @@ def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str]) -> S
         elif kind in pinned:
             namespaces.append({"type": kind, "path": pinned[kind]})
     return {**spec, "linux": {**spec["linux"], "namespaces": namespaces}}
+
+
+def with_pod_files(spec: Spec, files: Mapping[str, str]) -> Spec:
+    """An ordinary container's configuration with its pod's files in it: `files` maps a path in the container to one on
+    the node. Where the pod mounts something of its own there, that stays; a /dev/shm of the container's alone goes."""
+    mounts = [entry for entry in spec.get("mounts") or [] if _destination(entry) != SHARED_MEMORY or _is_bind(entry)]
+    taken = {_destination(entry) for entry in mounts}
+    read_only = bool((spec.get("root") or {}).get("readonly"))
+    for inside, outside in files.items():
+        if inside not in taken:
+            mode = "ro" if read_only and inside != SHARED_MEMORY else "rw"
+            options = ["rbind", "rprivate", mode]
+            mounts.append({"destination": inside, "type": "bind", "source": outside, "options": options})
+    return {**spec, "mounts": mounts}
+
+
+def _destination(mount: dict[str, Any]) -> str:
+    return str(mount.get("destination") or "")
+
+
+def _is_bind(mount: dict[str, Any]) -> bool:
+    return not {"bind", "rbind"}.isdisjoint(mount.get("options") or ())

@@ -17,8 +17,6 @@ from tests.integration.node import NODE, Node
 from tests.integration.tender_double import REFERENCE, image
 
 SANDBOXERS = ("unikernel", "unikernel-podsandbox")
-#: Those whose pods have files of their own.
-WITH_FILES = ("unikernel-podsandbox",)
 DNS = {"servers": ["192.0.2.53"], "searches": ["svc.cluster.example"], "options": ["ndots:3"]}
 
 # Asks UDP's echo service (RFC 862) at an address and a port, and prints what it says.
@@ -75,7 +73,7 @@ def test_a_pod_has_its_host_name(pod: Pod, cri: Client) -> None:
         assert pod.log(sidecar) == "named"
 
 
-@pytest.mark.parametrize("sandboxer", WITH_FILES)
+@pytest.mark.parametrize("sandboxer", SANDBOXERS)
 def test_a_pod_has_its_resolvers_and_its_files(
     sandboxer: str, cri: Client, daemon: Daemon, clean_module: LeakCheck
 ) -> None:
@@ -129,12 +127,13 @@ def test_a_pod_has_no_link_of_the_nodes(pod: Pod, cri: Client) -> None:
 def test_in_the_nodes_network_a_unikernel_has_none(
     sandboxer: str, node: Node, cri: Client, daemon: Daemon, clean_module: LeakCheck
 ) -> None:
-    """HostNetwork true: sidecars have the node's links; a unikernel cannot share them, and one that must is refused."""
+    """HostNetwork true: sidecars have the node's links; a unikernel that needs a network is refused."""
     before = node.ip("address")
     with cri.pod(sandboxer, host_network=True) as pod:
         with pod.running(images.BUSYBOX, command=["/bin/ip", "-o", "link"]) as sidecar:
             cri.wait_exit(sidecar)
             assert "uplink0" in pod.log(sidecar)
-        with pytest.raises(grpc.RpcError, match=r"demands a network|host's own network"):
-            pod.run(REFERENCE, annotations={"io.unikernel.network": "required"})
+        for wish, words in (("required", "demands a network"), ("auto", r"the pod offers \[none\]")):
+            with pytest.raises(grpc.RpcError, match=words):
+                pod.run(REFERENCE, annotations={"io.unikernel.network": wish})
         assert [link["ifname"] for link in node.ip("address")] == [link["ifname"] for link in before]

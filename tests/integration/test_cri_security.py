@@ -25,8 +25,6 @@ from tests.integration.node import Node
 from tests.integration.tender_double import REFERENCE, image
 
 SANDBOXERS = ("unikernel", "unikernel-podsandbox")
-#: Those whose sidecars can have the node's namespaces of processes and IPC.
-WITH_NODES_NAMESPACES = ("unikernel-podsandbox",)
 #: The tender's image with users in it.
 USERS = "localhost/solo5-users:test"
 _PASSWD = b"root:x:0:0::/:\nguest:x:1234:1300::/:\n"
@@ -239,7 +237,7 @@ def test_a_sidecars_filter_holds(pod: Pod, cri: Client, tmp_path: Path) -> None:
             assert (cri.wait_exit(sidecar).exit_code == 0) is succeeds
 
 
-@pytest.mark.parametrize("sandboxer", WITH_NODES_NAMESPACES)
+@pytest.mark.parametrize("sandboxer", SANDBOXERS)
 def test_a_monitor_has_namespaces_of_its_own_whatever_is_asked_for(
     sandboxer: str, containerd: Containerd, daemon: Daemon, clean_module: LeakCheck, cri: Client
 ) -> None:

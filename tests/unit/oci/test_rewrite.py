@@ -168,6 +168,32 @@ def test_a_shared_process_namespace_is_refused_with_the_way_out() -> None:
         rewrite.in_pod_without_pause(given, "/run/netns/p", {})
 
 
+def test_the_nodes_processes_need_no_pause() -> None:
+    given = spec()
+    given["linux"]["namespaces"] = [{"type": "pid", "path": "/proc/0/ns/pid"}, {"type": "mount"}]
+    found = rewrite.in_pod_without_pause(given, "/run/netns/p", {}, host_pid=True)
+    assert found["linux"]["namespaces"] == [{"type": "mount"}]
+
+
+def test_a_pods_files_are_mounted_where_nothing_else_is() -> None:
+    given = spec()
+    given["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid"]})
+    files = {"/etc/hosts": "/pod/hosts", "/etc/hostname": "/pod/hostname", "/dev/shm": "/pod/shm"}
+    for read_only, mode in ((False, "rw"), (True, "ro")):
+        given["root"]["readonly"] = read_only
+        mounts = {each["destination"]: each for each in rewrite.with_pod_files(given, files)["mounts"]}
+        assert len(mounts) == 3
+        assert mounts["/etc/hosts"]["source"] == "/x"
+        assert mounts["/etc/hostname"]["source"] == "/pod/hostname" and mode in mounts["/etc/hostname"]["options"]
+        assert mounts["/dev/shm"]["source"] == "/pod/shm" and "rw" in mounts["/dev/shm"]["options"]
+
+
+def test_a_pods_own_shared_memory_stays() -> None:
+    given = spec()
+    given["mounts"] = [{"destination": "/dev/shm", "type": "bind", "source": "/x", "options": ["rbind"]}]
+    assert rewrite.with_pod_files(given, {"/dev/shm": "/pod/shm"})["mounts"] == given["mounts"]
+
+
 def test_readers() -> None:
     given = spec()
     assert rewrite.sandbox_id(given) == "s1"
