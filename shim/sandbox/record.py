@@ -12,13 +12,27 @@ from shim.process.stdio import Streams
 from shim.sandbox.state import SandboxStatus
 
 
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
+    """How the pod's containers find names, as resolv.conf(5) has it."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """What the Sandbox Controller's caller says of the pod. `netns` is "" for the node's own network."""
+    """What the Sandbox Controller's caller says of the pod.
+
+    `netns` is "" for the node's own network. Without `dns` names are found as the node finds them. `host_pid` and
+    `host_ipc` say that the node's processes and IPC are the pod's.
+    """
 
     netns: str = ""
     hostname: str = ""
     name: str = ""
     namespace: str = ""
+    dns: Dns | None = None
+    host_pid: bool = False
     host_ipc: bool = False
 
 

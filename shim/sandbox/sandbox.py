@@ -12,7 +12,7 @@ from shim import log
 from shim.errors import Bug, ShimError, WrongState
 from shim.oci import rewrite
 from shim.process.reaper import Exit
-from shim.sandbox import namespaces
+from shim.sandbox import files, namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod, SandboxRecord
@@ -40,6 +40,7 @@ class Sandbox:
         self.exit: Exit | None = None
         self._network_owner: str | None = None
         self._pinned: Mapping[str, str] | None = None
+        self._files: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.namespace}/{self.id} {self.status} containers={sorted(self.containers)}>"
@@ -93,19 +94,24 @@ class Sandbox:
         if path and pause is not None and path == f"/proc/{pause.init.pid}/ns/net":
             # containerd names the pause process, which may die before the unikernel; what the pause itself was given
             # is there until the CNI plugin's DEL has run.
-            return pause.netns or path
+            return path if pause.netns == "" else pause.netns
         return path
 
     async def ordinary(self, spec: rewrite.Spec) -> rewrite.Spec:
         """An ordinary container's configuration as this pod needs it: `spec` itself where nothing must change."""
         if self.pod is None or not rewrite.wants_pause(spec):
             return spec
-        if self._pinned is None and self.pod.netns:
+        if self._pinned is None:
             # A former daemon may have pinned them, and containers may be in them.
             self._pinned = await asyncio.to_thread(namespaces.pinned, self.directory) or await asyncio.to_thread(
                 namespaces.pin, self.directory, self.pod.hostname
             )
-        return rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned or {})
+        if self._files is None:
+            self._files = await asyncio.to_thread(files.make, self.directory, self.pod)
+        nodes = {"uts": not self.pod.netns, "ipc": self.pod.host_ipc}
+        own = {kind: path for kind, path in (self._pinned or {}).items() if not nodes[kind]}
+        spec = rewrite.in_pod_without_pause(spec, self.pod.netns, own, host_pid=self.pod.host_pid)
+        return rewrite.with_pod_files(spec, self._files)
 
     def note(self) -> None:
         """Write what the next daemon must know. Raises NodeFault. An implied sandbox is known by its containers."""
@@ -207,4 +213,5 @@ class Sandbox:
 
     def _remove_own(self) -> None:
         namespaces.unpin(self.directory)
+        files.remove(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -13,7 +13,7 @@ from shim.config import Config
 from shim.errors import InvalidRequest, Unsupported
 from shim.rpc.service import Call
 from shim.sandbox.description import describe
-from shim.sandbox.record import Pod
+from shim.sandbox.record import Dns, Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import GRACE, Sandboxes
 from shim.sandbox.state import SandboxStatus
@@ -40,12 +40,17 @@ def pod_of(request: Any) -> Pod:
             raise InvalidRequest(f"the options are no PodSandboxConfig: {error}", subject=request.sandbox_id) from error
     if request.netns_path and not os.path.isabs(request.netns_path):  # noqa: PTH117
         raise InvalidRequest("netns_path must be absolute", subject=request.netns_path)
+    dns, shared = options.dns_config, options.linux.security_context.namespace_options
     return Pod(
         netns=request.netns_path,
         hostname=options.hostname,
         name=options.metadata.name,
         namespace=options.metadata.namespace,
-        host_ipc=options.linux.security_context.namespace_options.ipc == _NODE,
+        dns=Dns(servers=tuple(dns.servers), searches=tuple(dns.searches), options=tuple(dns.options))
+        if options.HasField("dns_config")
+        else None,
+        host_pid=shared.pid == _NODE,
+        host_ipc=shared.ipc == _NODE,
     )
 
 

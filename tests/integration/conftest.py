@@ -110,3 +110,10 @@ def clean(node: Node, containerd: Containerd) -> Iterator[LeakCheck]:
     """Fails the test if anything is left behind; ask for it before whatever the test makes."""
     with LeakCheck(node, containerd) as check:
         yield check
+
+
+@pytest.fixture(scope="module")
+def clean_module(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
+    """As `clean`, for what a module's tests share: asked for by the fixture that makes it."""
+    with LeakCheck(node, containerd) as check:
+        yield check
