@@ -206,12 +206,14 @@ class Sandbox:
                 continue
             self.containers.pop(container.id, None)
         async with self.lock:
-            await asyncio.to_thread(self._remove_own)
+            await asyncio.to_thread(remove_own, self.directory)
         if failure is not None:
             raise failure
         self.node.pods.forget(f"{self.namespace}@{self.id}")
 
-    def _remove_own(self) -> None:
-        namespaces.unpin(self.directory)
-        files.remove(self.directory)
-        shutil.rmtree(self.directory, ignore_errors=True)
+
+def remove_own(directory: Path) -> None:
+    """Remove what a sandbox alone has under `directory`; harmless when there is nothing; blocks."""
+    namespaces.unpin(directory)
+    files.remove(directory)
+    shutil.rmtree(directory, ignore_errors=True)
