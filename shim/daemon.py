@@ -41,9 +41,18 @@ from shim.services.bootstrap import BootstrapService
 from shim.services.controller import ControllerService
 from shim.services.destinations import Destinations
 from shim.services.inspection import InspectionService
+from shim.services.pods import Pods
+from shim.services.sandbox import SandboxService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
-from shim.wire import courier_pb2, inspection_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
+from shim.wire import (
+    courier_pb2,
+    inspection_pb2,
+    runtime_sandbox_v1_pb2,
+    services_sandbox_v1_pb2,
+    task_v2_pb2,
+    task_v3_pb2,
+)
 
 _log = log.get(__name__)
 
@@ -174,15 +183,24 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
         sandboxes, destinations, Versions(ask_version), config, __version__, door=namespaced.path
     )
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
+    pods = Pods(sandboxes, destinations)
     controller = from_descriptor(
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
-        ControllerService(sandboxes, config),
+        ControllerService(pods, config),
         cancellable={"Wait"},
         endless={"Wait"},
+    )
+    sandbox = from_descriptor(
+        runtime_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Sandbox"],
+        SandboxService(pods),
+        cancellable={"WaitSandbox"},
+        endless={"WaitSandbox"},
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
         InspectionService(sandboxes, checker),
         cancellable={"List", "Inspect", "Check"},
     )
-    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)))
+    return _Doors(
+        TtrpcServer((v2, v3, sandbox, courier)), namespaced, GrpcServer((v3, controller, sandbox, inspection))
+    )

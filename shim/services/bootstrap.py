@@ -22,9 +22,9 @@ from shim.rpc.service import Call
 from shim.sandbox import identifiers
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.teardown import dismantle
-from shim.services.announce import timestamp
 from shim.services.destinations import Destinations
 from shim.services.versions import Versions
+from shim.services.wellknown import timestamp
 from shim.wire import bootstrap_v1_pb2, courier_pb2, task_v2_pb2, types_pb2
 
 _log = log.get(__name__)
