@@ -10,7 +10,6 @@ import asyncio
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
