@@ -58,6 +58,6 @@ class ControllerService:
         return pb.ControllerMetricsResponse(metrics=await self._pods.metrics(request, call))
 
     async def update(self, request: Any, call: Call) -> Any:
-        """Accepted: what containerd (2.3) tells of are the pod's new limits, and the kubelet puts those on its cgroup."""
+        """Accepted: containerd (2.3) tells of the pod's new limits, which the kubelet puts on the pod's cgroup."""
         self._pods.sandbox(request, call)
         return pb.ControllerUpdateResponse()
