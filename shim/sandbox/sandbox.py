@@ -22,7 +22,7 @@ _log = log.get(__name__)
 
 
 class Sandbox:
-    """A sandbox made by the Sandbox Controller (`pod` given), or implied by the first container that names it."""
+    """A sandbox made by the Sandbox API (`pod` given), or implied by the first container that names it."""
 
     def __init__(self, node: Node, namespace: str, id: str, pod: Pod | None = None) -> None:
         self.node = node
@@ -56,6 +56,19 @@ class Sandbox:
         if self.pod is not None:
             return self.pod.namespace, self.pod.name
         return next((held.pod_name for held in self.containers.values()), ("", ""))
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The pod's own cgroup as CRI names it, "" where it has none or did not say."""
+        return self.pod.cgroup_parent if self.pod is not None else ""
+
+    @property
+    def destination(self) -> str:
+        """Where events go of containers that no courier was run for: where the pod's own go. "" for the configured."""
+        if self.pod is not None:
+            return self.pod.destination
+        pause = self.containers.get(self.id)
+        return pause.record.destination if pause is not None else ""
 
     @property
     def unikernel(self) -> Container | None:

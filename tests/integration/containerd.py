@@ -5,6 +5,7 @@ on the subnet):
 
     runc                    ordinary pods
     unikernel               the daemon as a sandbox plugin; containerd 2.x only
+    unikernel-shim          the shim binary, which makes the sandbox itself; containerd 2.x only
     unikernel-podsandbox    the shim binary and a pause container
 """
 
@@ -122,6 +123,7 @@ class Containerd(Server):
         }
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
+            handlers["unikernel-shim"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "shim"'
         tables = [
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]

@@ -251,6 +251,15 @@ class Client:
         self.made.append(identifier)
         return Pod(self, identifier, name, config, self.sandbox(identifier).network.ip)
 
+    def sandbox_info(self, identifier: str) -> dict[str, str]:
+        """PodSandboxStatus's info, which it gives when asked to be verbose."""
+        request = self.messages.PodSandboxStatusRequest(pod_sandbox_id=identifier, verbose=True)
+        return dict(self.call("PodSandboxStatus", request).info)
+
+    def container_stats(self, container: str) -> Any:
+        """ContainerStats's stats."""
+        return self.call("ContainerStats", self.messages.ContainerStatsRequest(container_id=container)).stats
+
     def sandbox(self, identifier: str) -> Any:
         """PodSandboxStatus's status."""
         return self.call("PodSandboxStatus", self.messages.PodSandboxStatusRequest(pod_sandbox_id=identifier)).status
