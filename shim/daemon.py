@@ -24,6 +24,8 @@ from shim.oci import engine, orphans
 from shim.oci.engine import Engine, Limits
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
+from shim.process.stdio import Opener
+from shim.process.streaming import Rendezvous
 from shim.rpc.forward import ask_version, sender
 from shim.rpc.grpc_server import GrpcServer
 from shim.rpc.namespaced import NamespacedDoors
@@ -41,9 +43,17 @@ from shim.services.bootstrap import BootstrapService
 from shim.services.controller import ControllerService
 from shim.services.destinations import Destinations
 from shim.services.inspection import InspectionService
+from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
-from shim.wire import courier_pb2, inspection_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
+from shim.wire import (
+    courier_pb2,
+    inspection_pb2,
+    services_sandbox_v1_pb2,
+    services_streaming_v1_pb2,
+    task_v2_pb2,
+    task_v3_pb2,
+)
 
 _log = log.get(__name__)
 
@@ -52,7 +62,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
     """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
     try:
         config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns"):
+        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns", "streams"):
             (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
         for name in ("engine/calls", "tty"):
             for leftover in (config.run_dir / name).iterdir():  # of calls that a former daemon died in
@@ -72,6 +82,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
     return Node(
         config=config,
         reaper=reaper,
+        stdio=Opener(reaper, Rendezvous(config.run_dir / "streams")),
         engine=await _engine(config, reaper),
         journal=journal,
         pods=pods,
@@ -185,4 +196,10 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
         InspectionService(sandboxes, checker),
         cancellable={"List", "Inspect", "Check"},
     )
-    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)))
+    streaming = from_descriptor(
+        services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],
+        StreamingService(sandboxes.node.stdio.rendezvous),
+    )
+    return _Doors(
+        TtrpcServer((v2, v3, courier, streaming)), namespaced, GrpcServer((v3, controller, inspection, streaming))
+    )

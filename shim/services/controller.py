@@ -54,8 +54,9 @@ class ControllerService:
 
     def __init__(self, sandboxes: Sandboxes, config: Config) -> None:
         self._sandboxes = sandboxes
-        # containerd dials a bare path behind the scheme.
-        self._address = f"grpc+{config.grpc_socket}"
+        # ttrpc, because only there one address serves both of containerd's readers: for Task it strips `unix://` (and
+        # over gRPC would not), for streams it demands it (core/runtime/v2/shim.go, internal/cri/io/helpers.go).
+        self._address = f"ttrpc+unix://{config.ttrpc_socket}"
 
     def _sandbox(self, request: Any, call: Call) -> Sandbox:
         return self._sandboxes.sandbox(call.namespace, request.sandbox_id)

@@ -5,6 +5,8 @@ Runtime handlers, each also as `NAME-routed` for the /32 layout (the plain ones 
     runc                    ordinary pods
     unikernel               the daemon as a sandbox plugin; containerd 2.x only
     unikernel-podsandbox    the shim binary and a pause container
+
+With `-streaming` behind them, on 2.x, the last two have their containers' IO over the sandbox's address (`io_type`).
 """
 
 from __future__ import annotations
@@ -118,6 +120,8 @@ class Containerd(Server):
         }
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
+            for name in ("unikernel", "unikernel-podsandbox"):
+                handlers[f"{name}-streaming"] = f'{handlers[name]}\nio_type = "streaming"'
         tables = [
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]
