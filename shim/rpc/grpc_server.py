@@ -31,6 +31,7 @@ _OPTIONS = [
     ("grpc.max_send_message_length", _LIMIT),
     ("grpc.so_reuseport", 0),
 ]
+_GONE = 0.05  # seconds
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -85,11 +86,14 @@ class GrpcServer:
         name = f"{service.name}/{method.name}"
 
         async def behave(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            stream = _Stream(context, method.request)
             try:
-                await self._running.stream(method, _Stream(context, method.request), _call(name, context))
+                await self._running.stream(method, stream, _call(name, context))
                 return
             except Exception as error:
                 code, text = outward(error, name)
+            finally:
+                stream.close()
             await context.abort(_CODES[Code(code)], text)
 
         return grpc.stream_stream_rpc_method_handler(behave)
@@ -126,13 +130,27 @@ class _Stream:
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], request: type[Message]) -> None:
         self._context, self._request = context, request
+        self._reading: asyncio.Future[Any] | None = None
 
     async def receive(self) -> Message | None:
-        data = await self._context.read()
-        return None if data is grpc.aio.EOF else self._request.FromString(data)
+        # gRPC reads nothing more once a read was cut off, so it goes on for whoever asks next.
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+        data = await asyncio.shield(self._reading)
+        self._reading = None
+        if data is not grpc.aio.EOF:
+            return self._request.FromString(data)
+        # A caller that went away looks first like one that said its last; the cancellation follows (seen: after 1 ms).
+        await asyncio.sleep(_GONE)
+        return None
 
     async def send(self, message: Message) -> None:
         await self._context.write(message.SerializeToString())
 
     async def finish(self) -> None:
         return
+
+    def close(self) -> None:
+        """The handler is done."""
+        if self._reading is not None:
+            self._reading.cancel()

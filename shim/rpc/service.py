@@ -61,7 +61,7 @@ class Stream(Protocol):
     """What a streaming method's handler exchanges messages over, each way at its own pace."""
 
     async def receive(self) -> Any | None:
-        """The caller's next message, None once it has said its last.
+        """The caller's next message, None once it has said its last. When it is cut off, the next call gets it.
 
         Raises DecodeError for one that is none, Unreachable when the caller is gone.
         """

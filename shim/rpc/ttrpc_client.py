@@ -129,12 +129,12 @@ class TtrpcClient(asyncio.Protocol):
         """
         stream = self._request(ttrpc_pb2.Request(service=service, method=method), Flag.REMOTE_OPEN)
         assert self._flow is not None
-        opened = TtrpcStream(stream, self._flow, answer.FromString, lambda: self._over(stream))
+        opened = TtrpcStream(stream, self._flow, answer.FromString, self._over)
         self._streams[stream] = opened
         return opened
 
-    def _over(self, stream: int) -> None:
-        self._streams.pop(stream, None)
+    def _over(self, stream: TtrpcStream) -> None:
+        self._streams.pop(stream.id, None)
 
     def _request(self, request: ttrpc_pb2.Request, flags: int = 0) -> int:
         """Send a request; the id of its stream. Raises Unreachable, Exhausted."""

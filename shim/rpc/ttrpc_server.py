@@ -89,6 +89,7 @@ class _Connection(asyncio.Protocol):
         self._flow: Flow | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._streams: dict[int, TtrpcStream] = {}
+        self._handled: set[int] = set()  # streams whose handler is done, and whose caller is not
         self._last_stream = 0
         self._peer_pid: int | None = None
 
@@ -211,7 +212,7 @@ class _Connection(asyncio.Protocol):
 
     def _open(self, frame: Frame, method: StreamingMethod) -> TtrpcStream:
         assert self._flow is not None
-        stream = TtrpcStream(frame.stream, self._flow, method.request.FromString, lambda: self._over(frame.stream))
+        stream = TtrpcStream(frame.stream, self._flow, method.request.FromString, self._perhaps_over)
         self._streams[frame.stream] = stream
         if not frame.flags & Flag.REMOTE_OPEN:
             stream.feed(Frame(frame.stream, Type.DATA, b"", Flag.REMOTE_CLOSED | Flag.NO_DATA))
@@ -225,10 +226,16 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             self._refuse(stream.id, *outward(error, call.method))
             stream.abandon()
+        self._handled.add(stream.id)
+        self._perhaps_over(stream)
 
-    def _over(self, stream: int) -> None:
-        self._streams.pop(stream, None)
-        if self._last_stream == stream == 1:
+    def _perhaps_over(self, stream: TtrpcStream) -> None:
+        """A stream is over once its handler is and both ends have closed it, whichever comes last."""
+        if not stream.closed or stream.id not in self._handled:
+            return
+        del self._streams[stream.id]
+        self._handled.discard(stream.id)
+        if self._last_stream == stream.id == 1:
             self.close()
 
     def _reply(self, stream: int, answer: Message) -> None:

@@ -61,7 +61,9 @@ class Flow:
 class TtrpcStream:
     """One stream; what is received is fed by its connection."""
 
-    def __init__(self, id: int, flow: Flow, decode: Callable[[bytes], Message], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, id: int, flow: Flow, decode: Callable[[bytes], Message], ended: Callable[[TtrpcStream], None]
+    ) -> None:
         """`ended` is called once, when both ends have closed their halves."""
         self.id = id
         self._flow = flow
@@ -93,12 +95,17 @@ class TtrpcStream:
         self._end(there=True)
         self._news.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether both ends have closed their halves."""
+        return self._closed_here and self._closed_there
+
     def _end(self, *, here: bool = False, there: bool = False) -> None:
-        before = self._closed_here and self._closed_there
+        before = self.closed
         self._closed_here |= here
         self._closed_there |= there
-        if self._closed_here and self._closed_there and not before:
-            self._ended()
+        if self.closed and not before:
+            self._ended(self)
 
     async def receive(self) -> Any | None:
         """The peer's next message, None once it has closed its half.

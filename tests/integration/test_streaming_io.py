@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import images, tender_double
+from tests.integration import images
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
