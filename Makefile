@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration lint format lock proto bench clean distclean install uninstall
+.PHONY: help setup demo test test-unit test-integration chaos lint format lock proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -28,12 +28,16 @@ demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod
 test: setup ## every test: unit tests, then real namespaces and real containerd
 	@$(VENV)/python -m pytest tests/unit $(ARGS)
 	@$(VENV)/python -m pytest tests/integration $(ARGS)
+	@$(VENV)/python -m pytest tests/chaos $(ARGS)
 
 test-unit: .cache/unit ## the unit tests alone: no root, no network
 	@$(VENV)/python -m pytest tests/unit $(ARGS)
 
 test-integration: setup ## the integration tests alone
 	@$(VENV)/python -m pytest tests/integration $(ARGS)
+
+chaos: setup ## random operations and faults on many pods: SECONDS=3600 for an hour, SEED=7 ROUND=12 for that round again
+	@$(VENV)/python -m tests.chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(ARGS)
 
 lint: .cache/unit ## formatting, linting, types
 	@$(VENV)/ruff format --check .

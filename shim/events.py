@@ -81,8 +81,12 @@ class Pauses(msgspec.Struct, frozen=True):
 class _Lane:
     """The queue to one destination and the task that empties it."""
 
-    def __init__(self, destination: str, sender: Sender, capacity: int, pauses: Pauses) -> None:
+    def __init__(
+        self, destination: str, sender: Sender, capacity: int, pauses: Pauses, resync: Callable[[str], None]
+    ) -> None:
         self._destination = destination
+        self._resync = resync
+        self._lost = False
         self._sender = sender
         self._capacity = capacity
         self._pauses = pauses
@@ -98,6 +102,7 @@ class _Lane:
         if len(self._queue) >= self._capacity:
             self._queue.popleft()
             self.dropped += 1
+            self._lost = True
         self._queue.append(event)
         self._empty.clear()
         self._arrived.set()
@@ -111,6 +116,10 @@ class _Lane:
             # By identity: a full queue may have dropped it meanwhile.
             if self._queue and self._queue[0] is event:
                 self._queue.popleft()
+            if not self._queue and self._lost:
+                _log.warning("events were dropped: telling the present state", destination=self._destination)
+                self._resync(self._destination)
+                self._lost = False  # also where that did not fit: it would not fit the next time
             if not self._queue:
                 self._arrived.clear()
                 self._empty.set()
@@ -164,6 +173,8 @@ class Publisher:
     ) -> None:
         """`connect` makes the sender for an address; it does not block. `capacity` is in events per destination."""
         self._connect = connect
+        #: Publishes the present state to a destination that is back after events for it had to be dropped.
+        self.resync: Callable[[str], None] = lambda destination: None
         self._capacity = capacity
         self._pauses = pauses or Pauses()
         self._lanes: dict[str, _Lane] = {}
@@ -183,7 +194,9 @@ class Publisher:
             raise WrongState("the publisher is closed")
         if destination not in self._lanes:
             sender = self._connect(destination)
-            self._lanes[destination] = _Lane(destination, sender, self._capacity, self._pauses)
+            self._lanes[destination] = _Lane(
+                destination, sender, self._capacity, self._pauses, lambda where: self.resync(where)
+            )
         return self._lanes[destination]
 
     @property

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from shim.events import Publisher
 from shim.network.checking.check import Outcome
 from shim.sandbox.checks import Checker
 from shim.sandbox.sandboxes import Sandboxes
@@ -51,10 +52,25 @@ class _Checks(Collector):
         yield checks
 
 
-def exposition(sandboxes: Sandboxes, checker: Checker) -> Callable[[str], tuple[str, bytes]]:
+class _Events(Collector):
+    """What containerd was not told of."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "unikernel_shim_events_dropped",
+            "Events that containerd was not told of since the service started; it is told the state that followed.",
+            value=self._publisher.dropped,
+        )
+
+
+def exposition(sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> Callable[[str], tuple[str, bytes]]:
     """From an Accept header to the content type and the metrics in it."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Checks(sandboxes, checker))
+    registry.register(_Events(publisher))
 
     def expose(accept: str) -> tuple[str, bytes]:
         encode, kind = choose_encoder(accept)

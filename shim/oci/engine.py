@@ -112,7 +112,7 @@ class Engine:
         except (OSError, ValueError) as error:
             raise NodeFault(f"the engine left no usable pid file: {error}", subject=container) from error
         finally:
-            pidfile.unlink(missing_ok=True)
+            _discard(pidfile)
 
     async def start(self, container: str) -> None:
         """Let the container's program run."""
@@ -131,7 +131,7 @@ class Engine:
         """Run another process in the container; `process` is an OCI process as JSON; returns its pid."""
         pidfile = self._scratch(f"{container}.{name}.pid")
         spec = self._scratch(f"{container}.{name}.json")
-        spec.write_bytes(process)
+        _write(spec, process)
         arguments = ["exec", "--detach", "--process", os.fspath(spec), "--pid-file", os.fspath(pidfile)]
         if console is not None:
             arguments += ["--console-socket", os.fspath(console)]
@@ -142,8 +142,8 @@ class Engine:
         except (OSError, ValueError) as error:
             raise NodeFault(f"the engine left no usable pid file: {error}", subject=name) from error
         finally:
-            spec.unlink(missing_ok=True)
-            pidfile.unlink(missing_ok=True)
+            _discard(spec)
+            _discard(pidfile)
 
     async def kill(self, container: str, signum: int, *, everyone: bool = False) -> None:
         """Signal the container's init, or every process in its cgroup. Raises NotFound once it has finished."""
@@ -176,11 +176,11 @@ class Engine:
     async def update(self, container: str, resources: bytes) -> None:
         """Change the container's limits; `resources` is an OCI LinuxResources object as JSON."""
         path = self._scratch(f"{container}.resources.json")
-        path.write_bytes(resources)
+        _write(path, resources)
         try:
             await self._call(container, ["update", "--resources", os.fspath(path), container])
         finally:
-            path.unlink(missing_ok=True)
+            _discard(path)
 
     async def _call(
         self,
@@ -192,24 +192,41 @@ class Engine:
         log_name: str = "",
     ) -> None:
         journal = self._scratch(f"{log_name or container}.{arguments[0]}.log")
-        argv = [
-            self.binary,
-            "--root",
-            os.fspath(self.root),
-            "--log",
-            os.fspath(journal),
-            "--log-format",
-            "json",
-        ]
+        argv = [self.binary, "--root", os.fspath(self.root), "--log-format", "json"]
+        if fds:
+            # Where the program is given our streams they are not the engine's to complain on. Elsewhere no file is
+            # needed, and an end does not depend on a disk with room for one.
+            argv += ["--log", os.fspath(journal)]
         if systemd:
             argv.append("--systemd-cgroup")
         try:
-            # Where the program is given our streams the engine must not capture them: they are its child's.
             done = await run(self._reaper, [*argv, *arguments], timeout=self._limits.timeout, fds=fds, capture=not fds)
             if done.status:
                 raise Unexpected(f"OCI runtime {arguments[0]} failed: {_words(journal, done)}", subject=container)
         finally:
-            journal.unlink(missing_ok=True)
+            _discard(journal)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Raises NodeFault (disk full, read-only)."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        _discard(path)
+        raise NodeFault(
+            f"what the engine is to read cannot be written: {os.strerror(error.errno or 0)}",
+            subject=os.fspath(path),
+            remedy="free space in the run directory",
+        ) from error
+
+
+def _discard(path: Path) -> None:
+    """Remove a file of one call. One that cannot be removed must not hide what became of the call; the next daemon does
+    it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("an engine's file stays", path=os.fspath(path), error=str(error))
 
 
 def _words(journal: Path, done: Completed) -> str:

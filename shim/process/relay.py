@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from shim import log
+
+_log = log.get(__name__)
 _CHUNK = 65536
 _BACKLOG = 1 << 18  # bytes kept for a slow reader before the guest is made to wait
 
@@ -142,4 +145,8 @@ class Overheard:
         self._relay = None
         os.close(self._source)
         os.close(self._sink)
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            # It goes with the container's directory; an end must not wait for a disk.
+            _log.warning("the FIFO stays", path=os.fspath(self.path), error=str(error))

@@ -20,7 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from shim import log
 from shim.errors import AlreadyExists, InvalidRequest, TimedOut
+
+_log = log.get(__name__)
 
 # As containerd's identifiers (a container's or an exec's, 76 bytes at most) with its "-stdout" behind it.
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -288,7 +291,7 @@ class Rendezvous:
         for id in inputs:
             _close(self._places.setdefault(id, Place()), Inlet)
         for id in (*outputs, *inputs):
-            (self._directory / id).unlink(missing_ok=True)
+            _remove(self._directory / id)
 
     def forget(self, outputs: Sequence[str], inputs: Sequence[str]) -> None:
         """Nobody will ask for these streams again: what is open of them is closed, and no trace is left."""
@@ -297,13 +300,13 @@ class Rendezvous:
                 place = self._places.pop(id, None)
                 if place is not None:
                     _close(place, kind)
-                (self._directory / id).unlink(missing_ok=True)
+                _remove(self._directory / id)
 
     def sweep(self) -> None:
         """Remove the FIFOs of processes that nobody took up again."""
         for path in self._directory.iterdir():
             if path.name not in self._places:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
 
 def _close(place: Place, kind: type[Outlet] | type[Inlet]) -> None:
@@ -316,3 +319,11 @@ def _close(place: Place, kind: type[Outlet] | type[Inlet]) -> None:
 def _make_fifo(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o600)
+
+
+def _remove(fifo: Path) -> None:
+    """What cannot be removed (a read-only run directory) is left to the next daemon: no end waits for it."""
+    try:
+        fifo.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("a stream's FIFO stays", path=os.fspath(fifo), error=str(error))

@@ -119,7 +119,8 @@ class Container:
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
 
-    def _common(self) -> dict[str, str]:
+    def common(self) -> dict[str, str]:
+        """What every occurrence says of the container."""
         return {
             "namespace": self.record.namespace,
             "container": self.record.container,
@@ -146,7 +147,7 @@ class Container:
         self.record.oom_kills = kills
         self._journal()
         _log.warning("out of memory", container=self.id, kills=kills)
-        self.node.announce(OutOfMemory(**self._common()))
+        self.node.announce(OutOfMemory(**self.common()))
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -173,7 +174,7 @@ class Container:
         self._journal()
         self.init.end(ended)
         _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
-        self.node.announce(Exited(**self._common(), process=self.id, pid=self.init.pid, exit=ended))
+        self.node.announce(Exited(**self.common(), process=self.id, pid=self.init.pid, exit=ended))
 
     async def _tidy_up(self) -> None:
         """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
@@ -232,7 +233,7 @@ class Container:
             await self._engine.start(self.id)
             await self._refuse_stillborn()
             self.init.become(Status.RUNNING)
-            self.node.announce(Started(**self._common(), pid=self.init.pid))
+            self.node.announce(Started(**self.common(), pid=self.init.pid))
             return self.init.pid
 
     async def _refuse_stillborn(self) -> None:
@@ -266,7 +267,7 @@ class Container:
                     raise
                 exit = self.node.reaper.watch(process.pid, early)
             process.become(Status.RUNNING)
-            self.node.announce(ExecStarted(**self._common(), process=process.name, pid=process.pid))
+            self.node.announce(ExecStarted(**self.common(), process=process.name, pid=process.pid))
         self._background(self._exec_ended(process, exit))
         return process.pid
 
@@ -291,7 +292,7 @@ class Container:
         ended = await exit
         await self._close_streams(process)
         process.end(ended)
-        self.node.announce(Exited(**self._common(), process=process.name, pid=process.pid, exit=ended))
+        self.node.announce(Exited(**self.common(), process=process.name, pid=process.pid, exit=ended))
 
     async def exec(self, exec_id: str, streams: Streams, spec: bytes) -> None:
         """Describe another process; `spec` is an OCI process as JSON. `start` runs it.
@@ -315,7 +316,7 @@ class Container:
         process["terminal"] = streams.terminal
         self._exec_specs[exec_id] = msgspec.json.encode(process)
         self.execs[exec_id] = Process(exec_id, streams)
-        self.node.announce(ExecAdded(**self._common(), process=exec_id))
+        self.node.announce(ExecAdded(**self.common(), process=exec_id))
 
     async def kill(self, exec_id: str, signum: int, everyone: bool) -> None:
         """Signal a process, or all of the container's. Raises NotFound once it has finished."""
@@ -356,7 +357,7 @@ class Container:
             self.init.require(Call.PAUSE)
             await self._engine.pause(self.id)
             self.init.become(Status.PAUSED)
-            self.node.announce(Paused(**self._common()))
+            self.node.announce(Paused(**self.common()))
 
     async def resume(self) -> None:
         """Thaw them."""
@@ -364,7 +365,7 @@ class Container:
             self.init.require(Call.RESUME)
             await self._engine.resume(self.id)
             self.init.become(Status.RUNNING)
-            self.node.announce(Resumed(**self._common()))
+            self.node.announce(Resumed(**self.common()))
 
     async def update(self, resources: bytes) -> None:
         """Change limits; `resources` is an OCI LinuxResources object as JSON."""
@@ -391,7 +392,7 @@ class Container:
                 self.node.stdio.forget(process.streams)
                 return process
             await self._remove()
-            self.node.announce(Deleted(**self._common(), pid=self.init.pid, exit=self.init.exit))
+            self.node.announce(Deleted(**self.common(), pid=self.init.pid, exit=self.init.exit))
             return process
 
     async def _remove(self) -> None:

@@ -6,7 +6,7 @@ Runtime handlers, each also as `NAME-routed` for the /32 layout (the plain ones 
     unikernel               the daemon as a sandbox plugin; containerd 2.x only
     unikernel-podsandbox    the shim binary and a pause container
 
-With `-streaming` behind them, on 2.x, the last two have their containers' IO over the sandbox's address (`io_type`).
+`unikernel-streaming` is `unikernel` with the containers' IO over the sandbox's address (`io_type`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Containerd(Server):
         """Start it, wait for CRI, import busybox and the pause image."""
         super().start(within=within)
         deadline = time.monotonic() + within
-        while not self._ready():
+        while not self.ready():
             assert time.monotonic() < deadline, f"CRI is not ready\n{self.tail()}"
             time.sleep(0.05)
         self.load(images.busybox(), images.pause())
@@ -103,7 +103,8 @@ class Containerd(Server):
                 return point
         raise LookupError(f"no pod's namespace has {address}")
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether CRI has its runtime and its network."""
         try:
             conditions = self.cri.call("Status", timeout=2).status.conditions
         except grpc.RpcError:
@@ -120,8 +121,7 @@ class Containerd(Server):
         }
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
-            for name in ("unikernel", "unikernel-podsandbox"):
-                handlers[f"{name}-streaming"] = f'{handlers[name]}\nio_type = "streaming"'
+            handlers["unikernel-streaming"] = f'{handlers["unikernel"]}\nio_type = "streaming"'
         tables = [
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]

@@ -155,7 +155,10 @@ def _ours(marks: list[str], node: Node) -> Iterable[tuple[Path, str]]:
             process / "cmdline", lambda path: path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         ).strip()
         if not command:  # a kernel thread, or a zombie
-            command = _read(process / "stat").rpartition(")")[0]
+            stat = _read(process / "stat")
+            if stat.rpartition(")")[2].split()[:2] == ["Z", "1"]:
+                continue  # pid 1 has it, and collects it when it likes
+            command = stat.rpartition(")")[0]
         where = (_read(process / "cgroup"), command, _link(process / "cwd"), _link(process / "root"))
         if _link(process / "ns" / "net") == network or any(mark in text for mark in marks for text in where):
             yield process, command

@@ -33,13 +33,30 @@ class Server:
         assert self._process is not None and self._process.poll() is None, f"{self.name} is not running\n{self.tail()}"
         return self._process.pid
 
-    def start(self, *, within: float = 20.0) -> None:
-        """Start it and wait until its socket takes connections. Raises AssertionError with its last words."""
+    @property
+    def runs(self) -> bool:
+        """Whether the process that was started lives."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._process is not None
+
+    def spawn(self, **environment: str) -> None:
+        """Start it, and wait for nothing; `environment` is added for this life alone."""
         assert self._process is None, f"{self.name} is running"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                env={**self._env, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
+
+    def start(self, *, within: float = 20.0) -> None:
+        """Start it and wait until its socket takes connections. Raises AssertionError with its last words."""
+        self.spawn()
+        assert self._process is not None
         deadline = time.monotonic() + within
         while not answers(self.socket):
             assert self._process.poll() is None, f"{self.name} ended with {self._process.returncode}\n{self.tail()}"

@@ -147,6 +147,27 @@ async def test_a_full_queue_drops_the_oldest_and_counts() -> None:
     await publisher.close(1)
 
 
+async def test_who_missed_events_is_told_the_present_state_once_it_is_back() -> None:
+    a, b = Destination(*[errors.Unreachable("away")] * 3), Destination()
+    publisher = _publisher(a, b, capacity=4)
+    asked: list[str] = []
+
+    def resync(destination: str) -> None:
+        asked.append(destination)
+        for number in range(6):  # more than there is room for: that is no reason to begin again
+            publisher.publish(destination, _event(f"present {number}"))
+
+    publisher.resync = resync
+    publisher.publish("b", _event("b"))
+    for number in range(10):
+        publisher.publish("a", _event(number))
+    await _until(lambda: len(a.got) == 8)
+    assert await publisher.flush(5)
+    assert a.got == ["6", "7", "8", "9", *(f"present {number}" for number in range(2, 6))]
+    assert asked == ["a"] and b.got == ["b"]
+    await publisher.close(1)
+
+
 async def test_dropping_the_one_that_is_being_sent_loses_no_other() -> None:
     a = Destination(errors.Unreachable("away"))
     a.open.clear()

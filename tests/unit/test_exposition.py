@@ -11,6 +11,7 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from shim import metrics
+from shim.events import Publisher
 from shim.network.checking.check import Finding, Outcome, Probe, Report
 from shim.sandbox.checks import Checker
 from shim.sandbox.sandboxes import Sandboxes
@@ -27,9 +28,10 @@ def sandbox(name: str, *outcomes: tuple[Probe, Outcome], status: Status = Status
     return SimpleNamespace(namespace="k8s.io", pod_name=("default", name) if name else ("", ""), unikernel=guest)
 
 
-def samples(*held: SimpleNamespace, checker: Checker | None = None) -> dict[tuple[str, ...], float]:
+def samples(*held: SimpleNamespace, checker: Checker | None = None, dropped: int = 0) -> dict[tuple[str, ...], float]:
     sandboxes = cast(Sandboxes, SimpleNamespace(all=lambda: list(held)))
-    kind, body = metrics.exposition(sandboxes, checker or Checker())("")
+    publisher = cast(Publisher, SimpleNamespace(dropped=dropped))
+    kind, body = metrics.exposition(sandboxes, checker or Checker(), publisher)("")
     assert kind.startswith("text/plain")
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
@@ -67,6 +69,10 @@ def test_checks_are_counted() -> None:
     found = samples(checker=checker)
     assert found["unikernel_shim_checks_total", "passed"] == 3
     assert found["unikernel_shim_checks_total", "failed"] == 1
+
+
+def test_dropped_events_are_counted() -> None:
+    assert samples(dropped=5)["unikernel_shim_events_dropped_total",] == 5
 
 
 def test_the_daemon_does_not_load_it_unasked() -> None:

@@ -34,6 +34,37 @@ def test_records_come_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "journal").iterdir()] == ["a@c.json"]
 
 
+def test_each_step_is_told_before_it_is_on_disk_and_after(tmp_path: Path) -> None:
+    told: list[tuple[str, str, bool, bool]] = []
+
+    def step(action: str, key: str, *, done: bool) -> None:
+        told.append((action, key, done, (tmp_path / "journal" / f"{key}.json").exists()))
+
+    journal = Journal(tmp_path / "journal", Note, step)
+    journal.open()
+    journal.write("a", Note("one"))
+    journal.forget("a")
+    assert told == [
+        ("write", "a", False, False),
+        ("write", "a", True, True),
+        ("forget", "a", False, True),
+        ("forget", "a", True, False),
+    ]
+
+
+def test_a_record_that_cannot_be_forgotten_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that has become read-only: what it spoke of is gone."""
+    journal = opened(tmp_path)
+    journal.write("a", Note("one"))
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    journal.forget("a")
+    assert list(journal.records()) == ["a"]
+
+
 def test_only_root_may_look(tmp_path: Path) -> None:
     opened(tmp_path)
     assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o700

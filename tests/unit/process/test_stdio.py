@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from pathlib import Path
@@ -127,6 +128,18 @@ async def test_last_words_are_relayed_and_remembered(tmp_path: Path) -> None:
     assert os.read(reading, 100) == b"monitor: cannot\n  load it\n"
     os.close(reading)
     assert not (tmp_path / "stderr").exists()
+
+
+async def test_the_end_does_not_wait_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, sink = os.pipe()
+    overheard = Overheard(tmp_path / "stderr", sink)
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    overheard.close()
+    os.close(reading)
 
 
 async def test_a_terminal_is_relayed_both_ways_and_resized(tmp_path: Path) -> None:

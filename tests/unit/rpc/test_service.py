@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from shim.errors import Bug, Unreachable
-from shim.rpc.service import Call, Running, from_descriptor
+from shim.rpc.service import LIMIT, Call, Running, from_descriptor
 from shim.wire import services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
 from tests.unit.rpc.echo import DESCRIPTOR, METHODS, NAME, Echo
 
@@ -96,6 +97,17 @@ async def test_the_deadline_ends_what_is_cancellable(echo: Echo) -> None:
     with pytest.raises(TimeoutError):
         await Running().call(echo.service.methods["Wait"], StringValue(value="a"), _call(0.02))
     assert echo.cancelled == ["a"]
+
+
+async def test_a_call_without_a_deadline_has_ours_unless_it_is_endless(echo: Echo) -> None:
+    methods = from_descriptor(DESCRIPTOR, echo, cancellable={"Wait"}, endless={"Wait"}).methods
+    assert (methods["Slow"].limit, methods["Wait"].limit) == (LIMIT, None)
+    with pytest.raises(TimeoutError):
+        await Running().call(replace(methods["Slow"], limit=0.02), StringValue(value="a"), _call(None))
+    endless = asyncio.ensure_future(Running().call(methods["Wait"], StringValue(value="a"), _call(None)))
+    await asyncio.sleep(0.05)
+    assert not endless.done()
+    endless.cancel()
 
 
 async def test_nothing_is_started_after_the_deadline(echo: Echo) -> None:

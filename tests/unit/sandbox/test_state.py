@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from shim.errors import Code, Unexpected
-from shim.sandbox.state import Call, Status, may_become, require
+from shim.errors import AlreadyExists, Code, Unexpected, WrongState
+from shim.sandbox.state import (
+    Call,
+    SandboxCall,
+    SandboxStatus,
+    Status,
+    may_become,
+    require,
+    require_sandbox,
+    sandbox_may_become,
+)
 
 # Read off containerd's cmd/containerd-shim-runc-v2/process/{init_state,exec_state}.go.
 _REFUSED = [
@@ -49,3 +58,21 @@ def test_nobody_comes_back_from_the_dead() -> None:
     assert not any(may_become(Status.DELETED, status) for status in Status)
     assert not may_become(Status.STOPPED, Status.RUNNING)
     assert may_become(Status.CREATED, Status.STOPPED)
+
+
+@pytest.mark.parametrize("status", SandboxStatus)
+@pytest.mark.parametrize("call", SandboxCall)
+def test_what_a_sandbox_allows(status: SandboxStatus, call: SandboxCall) -> None:
+    allowed = {(SandboxStatus.CREATED, SandboxCall.START), (SandboxStatus.READY, SandboxCall.CREATE)}
+    if (status, call) in allowed:
+        require_sandbox(status, call, "s")
+        return
+    twice = (status, call) == (SandboxStatus.READY, SandboxCall.START)
+    with pytest.raises(AlreadyExists if twice else WrongState, match=r"s: .*sandbox"):
+        require_sandbox(status, call, "s")
+
+
+def test_a_sandboxs_life_has_one_way() -> None:
+    steps = {(was, now) for was in SandboxStatus for now in SandboxStatus if sandbox_may_become(was, now)}
+    created, ready, stopping, stopped = SandboxStatus
+    assert steps == {(created, ready), (created, stopping), (ready, stopping), (stopping, stopped)}

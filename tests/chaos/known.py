@@ -1,0 +1,25 @@
+"""What does not happen yet, each with the reason. Take a line out to see it fail."""
+
+from __future__ import annotations
+
+from tests.chaos.script import Fault, Verb
+
+#: Faults that do not strike.
+FAULTS: dict[Fault, str] = {}
+
+#: What is not asked for in an act in which one of these faults strikes.
+APART: dict[Verb, tuple[frozenset[Fault], str]] = {}
+
+#: What may leave files of its run directory behind until the daemon is started anew, which then must leave nothing.
+UNTIL_RESTART: dict[Fault, str] = {
+    Fault.ENGINE_FAILS: "a teardown that failed (the engine's delete) is tried again by nobody but the next daemon",
+    Fault.ENGINE_LIES: "the same",
+    Fault.ENGINE_HANGS: "the same: the engine's delete was given up",
+    Fault.DISK_FULL: "what cannot be written or removed stays (Journal.forget says so), and the next daemon removes it",
+    Fault.DISK_READ_ONLY: "the same",
+}
+
+
+def apart() -> dict[Verb, frozenset[Fault]]:
+    """APART without the reasons."""
+    return {verb: faults for verb, (faults, _) in APART.items()}

@@ -1,0 +1,163 @@
+"""A round on a site: its acts, what is compared after each, and what is left at its end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.chaos import faults, known, reconcile, views
+from tests.chaos.operations import Kubelet, Outcome
+from tests.chaos.script import GUEST, Act, Round
+from tests.chaos.site import Site
+from tests.integration import paths
+from tests.integration.leaks import GRACE, LeakCheck
+
+#: Seconds in which a kubelet makes its pods whole: containerd's connection to a daemon that was away comes back only
+#: after a while.
+RECONCILED = 30.0
+#: Seconds in which the three views agree: exits are told, and events travel.
+AGREED = 8.0
+
+#: The servers may be other processes than before, and a courier's daemon writes a log and a lock. containerd leaves the
+#: directory of a task whose shim it could not reach until its own next start.
+_NOT_OURS = re.compile(
+    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
+    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/(lock|lost\+found)$"
+)
+
+
+class Broken(AssertionError):
+    """A round has failed; its text says all that is known."""
+
+
+class Teller:
+    """What happened, in order, by whom, since when; many threads tell."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self.lines: list[str] = []
+
+    def __call__(self, line: object) -> None:
+        with self._lock:
+            self.lines.append(f"  {time.monotonic() - self._began:7.2f} {line}")
+
+
+def play(site: Site, script: Round) -> Teller:
+    """Raises Broken with the story so far."""
+    tell = Teller()
+    # Of a former round nothing is left, so its ids need not be looked for.
+    site.containerd.cri.made.clear()
+    site.own_daemon()
+    leaks = LeakCheck(site.node, site.containerd)
+    leaks.__enter__()
+    kubelets = {plan.name: Kubelet(site, plan) for plan in script.pods}
+    try:
+        for plan in script.pods:
+            tell(f"plan {plan}")
+        for number, act in enumerate(script.acts):
+            tell(f"act {number}")
+            _act(site, kubelets, act, tell)
+        _end(site, kubelets, tell)
+        _nothing_left(site, script, leaks, tell)
+    except Exception as error:
+        story = "\n".join(tell.lines)
+        again = f"again: make chaos SEED={script.seed} ROUND={script.number}"
+        raise Broken(f"{type(error).__name__}: {error}\n{story}\nlogs: {_keep(site, script)}\n{again}") from error
+    return tell
+
+
+def _keep(site: Site, script: Round) -> Path:
+    """Put the servers' logs where they outlive the site; the directory."""
+    directory = paths.CACHE / "chaos" / f"{script.seed}-{script.number}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for log in (site.daemon.log, site.containerd.log):
+        shutil.copy(log, directory)
+    # Of a daemon that a courier started.
+    for log in site.disk.point.glob("*.log"):
+        shutil.copy(log, directory / f"courier-{log.name}")
+    return directory
+
+
+def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[object], None]) -> None:
+    def perform(name: str) -> list[Outcome]:
+        outcomes = []
+        for operation in act.operations[name]:
+            outcomes.append(kubelets[name].perform(operation))
+            tell(outcomes[-1])
+        return outcomes
+
+    with ThreadPoolExecutor(len(kubelets) + len(act.strikes)) as pool:
+        striking = [pool.submit(faults.strike, site, strike) for strike in act.strikes]
+        performing = {name: pool.submit(perform, name) for name in kubelets}
+        for strike in striking:
+            tell(strike.result())
+        outcomes = {name: done.result() for name, done in performing.items()}
+    site.heal()
+    if act.calm:
+        wrong = [
+            str(outcome)
+            for name, done in outcomes.items()
+            if not act.hurried(name)
+            for outcome in done
+            if not outcome.as_expected
+        ]
+        assert not wrong, "not as expected, where nothing interfered:\n" + "\n".join(wrong)
+        if not any(act.hurried(name) for name in kubelets):
+            _agree(site, "before the kubelet looks", tell)
+    reconcile.everything(site, kubelets.values(), act.removed, within=RECONCILED)
+    tell("reconciled")
+    _agree(site, "once the kubelet has looked", tell)
+    serving = {
+        name: kubelet.pod.address
+        for name, kubelet in kubelets.items()
+        if kubelet.pod is not None and GUEST in kubelet.lives
+    }
+    unreached = views.unreached(site, serving)
+    assert not unreached, "\n".join(unreached)
+
+
+def _agree(site: Site, when: str, tell: Callable[[object], None]) -> None:
+    deadline = time.monotonic() + AGREED
+    while (found := views.disagreements(site)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not found, f"the three views do not agree {when}:\n" + "\n".join(found)
+    tell(f"agreed, {when}")
+
+
+def _end(site: Site, kubelets: dict[str, Kubelet], tell: Callable[[object], None]) -> None:
+    reconcile.everything(site, kubelets.values(), frozenset(kubelets), within=RECONCILED)
+    _agree(site, "that nothing is left", tell)
+
+
+def _nothing_left(site: Site, script: Round, leaks: LeakCheck, tell: Callable[[object], None]) -> None:
+    left = _settled(leaks)
+    struck = {strike.fault for act in script.acts for strike in act.strikes}
+    if left and struck & known.UNTIL_RESTART.keys() and all(line.startswith(_files(site)) for line in left):
+        tell(f"{len(left)} files are left, for the next daemon")
+        site.end_daemon(signal.SIGTERM)
+        site.start_daemon()
+        left = _settled(leaks)
+    assert not left, "left behind:\n" + "\n".join(left)
+    tell("nothing is left")
+
+
+def _files(site: Site) -> str:
+    return f"file {site.daemon.run_dir}/"
+
+
+def _settled(leaks: LeakCheck) -> list[str]:
+    """What is new and ours, once that is nothing or has had its time."""
+    deadline = time.monotonic() + GRACE
+    while True:
+        left = [line for line in leaks.new() if not _NOT_OURS.search(line)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
