@@ -222,6 +222,7 @@ class _Connection(asyncio.Protocol):
         call = self._call(request)
         try:
             await self._server.running.stream(method, stream, call)
+            stream.ignore()
             await stream.close()
         except Exception as error:
             self._refuse(stream.id, *outward(error, call.method))

@@ -72,6 +72,7 @@ class TtrpcStream:
         self._received: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._failure: ShimError | None = None
+        self._ignoring = False
         self._closed_here = self._closed_there = False
 
     def feed(self, frame: Frame) -> None:
@@ -81,7 +82,7 @@ class TtrpcStream:
         if frame.oversize:
             self.fail(Exhausted(f"message of {frame.oversize} bytes exceeds the limit of {LIMIT}"))
             return
-        if not frame.flags & Flag.NO_DATA:
+        if not frame.flags & Flag.NO_DATA and not self._ignoring:
             self._received.append(frame.payload)
             if len(self._received) >= _QUEUE:
                 self._flow.hold(self)
@@ -148,8 +149,13 @@ class TtrpcStream:
         while await self.receive() is not None:
             pass
 
-    def abandon(self) -> None:
-        """The stream ends without another word from here: what was received is dropped."""
+    def ignore(self) -> None:
+        """Nobody receives any more: what still comes is dropped, so that it holds up no others."""
+        self._ignoring = True
         self._received.clear()
         self._flow.release(self)
+
+    def abandon(self) -> None:
+        """The stream ends without another word from here, whatever the peer still says."""
+        self.ignore()
         self._end(here=True, there=True)

@@ -80,6 +80,7 @@ class Pod:
         memory: int = 0,
         tty: bool = False,
         stdin: bool = False,
+        stdin_once: bool = False,
         privileged: bool = False,
         share_processes: bool = False,
         mounts: Mapping[str, str] | None = None,
@@ -98,6 +99,7 @@ class Pod:
             log_path=f"{name}.log",
             tty=tty,
             stdin=stdin,
+            stdin_once=stdin_once,
             linux=pb.LinuxContainerConfig(
                 resources=pb.LinuxContainerResources(memory_limit_in_bytes=memory),
                 security_context=pb.LinuxContainerSecurityContext(

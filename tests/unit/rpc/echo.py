@@ -116,6 +116,8 @@ class Echo:
             word = message.value
             if word == "fail":
                 raise NotFound("no such word")
+            if word == "return":
+                return
             if word == "boom":
                 raise RuntimeError(word)
             if word == "deaf":

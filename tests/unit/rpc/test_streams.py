@@ -149,6 +149,16 @@ async def test_a_caller_that_reads_nothing_makes_the_handler_wait(client: TtrpcC
     assert received == 1000
 
 
+async def test_what_nobody_receives_holds_up_nobody(client: TtrpcClient) -> None:
+    await client.call(NAME, "Echo", StringValue(), StringValue)
+    stream = chat(client)
+    await stream.send(StringValue(value="return"))
+    assert await stream.receive() is None
+    for _ in range(100):
+        await stream.send(StringValue(value="x"))
+    assert (await client.call(NAME, "Echo", StringValue(value="x"), StringValue, timeout=5)).value == "x"
+
+
 async def test_the_handler_ends_with_its_connection(client: TtrpcClient, echo: Echo) -> None:
     stream = chat(client)
     await say(stream, "a")
