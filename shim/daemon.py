@@ -31,6 +31,8 @@ from shim.oci import engine, orphans
 from shim.oci.engine import Engine, Limits
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
+from shim.process.stdio import Opener
+from shim.process.streaming import Rendezvous
 from shim.rpc.forward import ask_version, sender
 from shim.rpc.grpc_server import GrpcServer
 from shim.rpc.namespaced import NamespacedDoors
@@ -52,6 +54,7 @@ from shim.services.destinations import Destinations
 from shim.services.inspection import InspectionService
 from shim.services.pods import Pods
 from shim.services.sandbox import SandboxService
+from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
 from shim.wire import (
@@ -59,6 +62,7 @@ from shim.wire import (
     inspection_pb2,
     runtime_sandbox_v1_pb2,
     services_sandbox_v1_pb2,
+    services_streaming_v1_pb2,
     task_v2_pb2,
     task_v3_pb2,
 )
@@ -83,6 +87,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
     return Node(
         config=config,
         reaper=reaper,
+        stdio=Opener(reaper, Rendezvous(config.run_dir / "streams")),
         engine=await _engine(config, reaper),
         journal=journal,
         pods=pods,
@@ -298,15 +303,19 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
         InspectionService(sandboxes, checker),
         cancellable={"List", "Inspect", "Check"},
     )
+    streaming = from_descriptor(
+        services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],
+        StreamingService(sandboxes.node.stdio.rendezvous),
+    )
+    over_ttrpc = (v2, v3, sandbox, courier, streaming)
+    over_grpc = (v3, controller, sandbox, inspection, streaming)
     if pod is None:
-        ttrpc, grpc = TtrpcServer((v2, v3, sandbox, courier)), GrpcServer((v3, controller, sandbox, inspection))
-        return _Doors(ttrpc, namespaced, grpc, None)
+        return _Doors(TtrpcServer(over_ttrpc), namespaced, GrpcServer(over_grpc), None)
     lifetime = Lifetime(
         empty=lambda: not sandboxes.all(),
         announced=lambda: destinations.announced,
         connected=lambda: bool(own.connections),
     )
     # All calls are of the pod's namespace, so no further door must say which one it is.
-    own = TtrpcServer(map(lifetime.watch, (v2, v3, sandbox, courier)), pod.namespace)
-    grpc = GrpcServer(map(lifetime.watch, (v3, controller, sandbox, inspection)))
-    return _Doors(own, namespaced, grpc, lifetime)
+    own = TtrpcServer(map(lifetime.watch, over_ttrpc), pod.namespace)
+    return _Doors(own, namespaced, GrpcServer(map(lifetime.watch, over_grpc)), lifetime)

@@ -62,6 +62,7 @@ class Lifetime:
                 name: method if method.limit is None else replace(method, handler=self._counted(method))
                 for name, method in service.methods.items()
             },
+            service.streams,
         )
 
     def _counted(self, method: Method) -> Callable[[Any, Call], Any]:

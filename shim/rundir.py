@@ -22,7 +22,7 @@ from shim.errors import NodeFault
 _log = log.get(__name__)
 
 #: Parents first.
-_DIRECTORIES = ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns", "journal", "journal/pods")
+_DIRECTORIES = ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns", "streams", "journal", "journal/pods")
 #: What is in these is for the length of one call.
 _PASSING = ("engine/calls", "tty")
 _SUCCESSION = 10.0  # seconds for a daemon that was told to stop to let its successor in

@@ -1,7 +1,8 @@
 """A process's standard streams, in the forms containerd asks for.
 
 FIFOs are handed to the process itself: nothing is copied, and the process outlives both containerd and the daemon.
-Only a terminal is relayed (`terminal.py`), and a log binary (`binary://`) gets a pipe of its own.
+Only a terminal is relayed (`terminal.py`), a log binary (`binary://`) gets a pipe of its own, and a stream over RPC
+(`ttrpc+unix://…?streaming_id=…`) has a FIFO of ours behind it (`streaming.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from shim.errors import InvalidRequest, NodeFault, TimedOut
 from shim.process.reaper import Reaper
 from shim.process.spawn import spawn
+from shim.process.streaming import Rendezvous, id_in
 
 _LOGGER_READY = 10.0  # seconds a log binary may take to say that it reads (containerd's runc shim waits as long)
 
@@ -26,7 +28,7 @@ _LOGGER_DIES = 0.01  # seconds in which the exit of one that died arrives
 
 
 class Streams(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asked for: a FIFO's path, a URI (`fifo://`, `file://`, `binary://`), "" for none, or
+    """What the caller asked for: a FIFO's path, a URI (`fifo://`, `file://`, `binary://`, a stream's), "" for none, or
     `fd://N` for a descriptor of this very process."""
 
     stdin: str = ""
@@ -168,64 +170,105 @@ async def _readable(descriptor: int, program: str) -> None:
         loop.remove_reader(descriptor)
 
 
-async def open_outputs(reaper: Reaper, streams: Streams, container: str, namespace: str) -> tuple[int, int]:
-    """Open what stdout and stderr go to; the caller owns both descriptors (they may be copies of one).
+class Opener:
+    """Opens what processes' standard streams are connected to."""
 
-    Raises InvalidRequest for a scheme or path that makes no sense, NodeFault where the node cannot open it.
-    """
-    if streams.stdout.startswith("binary://"):
-        return await _start_logger(reaper, streams.stdout, container, namespace)
-    opened: list[int] = []
-    try:
-        for name, value in (("stdout", streams.stdout), ("stderr", streams.stderr)):
-            if not value:
-                opened.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
-            elif (copy := _inherited(value)) is not None:
-                opened.append(copy)
-            elif value.startswith("file://"):
-                opened.append(_open_file(value))
-            elif path := _fifo_path(value, name):
-                # Read and write: the writer then survives the reader's (containerd's) restart without a SIGPIPE.
-                opened.append(_open_fifo(path, os.O_RDWR, name))
-            else:
-                raise InvalidRequest(
-                    f"unknown scheme for {name}", subject=value, remedy="fifo, file and binary are known"
-                )
-    except BaseException:
-        for descriptor in opened:
-            os.close(descriptor)
-        raise
-    return opened[0], opened[1]
+    def __init__(self, reaper: Reaper, rendezvous: Rendezvous) -> None:
+        """`reaper` collects log binaries, `rendezvous` knows the streams over RPC."""
+        self._reaper = reaper
+        self.rendezvous = rendezvous
+
+    async def outputs(
+        self, streams: Streams, container: str, namespace: str, *, adopted: bool = False
+    ) -> tuple[int, int]:
+        """Open what stdout and stderr go to; the caller owns both descriptors (they may be copies of one).
+
+        `adopted` says that the process has its streams from a former daemon. Raises InvalidRequest for a scheme, path
+        or stream that makes no sense, AlreadyExists for a stream that another process has, NodeFault where the node
+        cannot open it.
+        """
+        if streams.stdout.startswith("binary://"):
+            return await _start_logger(self._reaper, streams.stdout, container, namespace)
+        opened: list[int] = []
+        try:
+            for name, value in (("stdout", streams.stdout), ("stderr", streams.stderr)):
+                opened.append(self._output(name, value, adopted))
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return opened[0], opened[1]
+
+    def _output(self, name: str, value: str, adopted: bool) -> int:
+        if not value:
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        if (copy := _inherited(value)) is not None:
+            return copy
+        if value.startswith("file://"):
+            return _open_file(value)
+        if (stream := id_in(value)) is not None:
+            return self.rendezvous.outlet(stream, adopted=adopted)
+        if path := _fifo_path(value, name):
+            # Read and write: the writer then survives the reader's (containerd's) restart without a SIGPIPE.
+            return _open_fifo(path, os.O_RDWR, name)
+        raise InvalidRequest(
+            f"unknown scheme for {name}", subject=value, remedy="fifo, file, binary and streams' URLs are known"
+        )
+
+    def stdin(self, streams: Streams, *, adopted: bool = False) -> tuple[int, int | None]:
+        """Open stdin: the reading end for the process, and a writing end to hold until CloseIO (None for no stdin).
+
+        Raises as `outputs`.
+        """
+        if not streams.stdin:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
+        if (copy := _inherited(streams.stdin)) is not None:
+            return copy, None
+        if (stream := id_in(streams.stdin)) is not None:
+            return self.rendezvous.inlet(stream, adopted=adopted)
+        path = _fifo_path(streams.stdin, "stdin")
+        if path is None:
+            raise InvalidRequest("stdin must be a FIFO or a stream", subject=streams.stdin)
+        reading = _open_fifo(path, os.O_RDONLY, "stdin")
+        try:
+            return reading, _open_fifo(path, os.O_WRONLY, "stdin")
+        except BaseException:
+            os.close(reading)
+            raise
+
+    async def all(self, streams: Streams, container: str, namespace: str) -> Descriptors:
+        """Open all three streams of a process that has no terminal. Raises as `outputs` and `stdin`."""
+        descriptors = Descriptors()
+        try:
+            reading, guard = self.stdin(streams)
+            descriptors.child[0] = reading
+            if guard is not None:
+                descriptors.hold_stdin(guard)
+            descriptors.child[1], descriptors.child[2] = await self.outputs(streams, container, namespace)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                descriptors.close()
+            raise
+        return descriptors
+
+    async def end(self, streams: Streams, grace: float) -> None:
+        """The process has ended: see what it wrote on to those who read it over RPC, `grace` seconds at most."""
+        await self.rendezvous.end(*_over_rpc(streams), grace)
+
+    def forget(self, streams: Streams) -> None:
+        """The process is gone for its callers too: nothing of its streams is left here. Harmless when repeated."""
+        self.rendezvous.forget(*_over_rpc(streams))
 
 
-def open_stdin(streams: Streams) -> tuple[int, int | None]:
-    """Open stdin: the reading end for the process, and a writing end to hold until CloseIO (None for no stdin)."""
-    if not streams.stdin:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
-    if (copy := _inherited(streams.stdin)) is not None:
-        return copy, None
-    path = _fifo_path(streams.stdin, "stdin")
-    if path is None:
-        raise InvalidRequest("stdin must be a FIFO", subject=streams.stdin)
-    reading = _open_fifo(path, os.O_RDONLY, "stdin")
-    try:
-        return reading, _open_fifo(path, os.O_WRONLY, "stdin")
-    except BaseException:
-        os.close(reading)
-        raise
-
-
-async def open_streams(reaper: Reaper, streams: Streams, container: str, namespace: str) -> Descriptors:
-    """Open all three streams of a process that has no terminal. Raises as `open_outputs` and `open_stdin`."""
-    descriptors = Descriptors()
-    try:
-        reading, guard = open_stdin(streams)
-        descriptors.child[0] = reading
-        if guard is not None:
-            descriptors.hold_stdin(guard)
-        descriptors.child[1], descriptors.child[2] = await open_outputs(reaper, streams, container, namespace)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            descriptors.close()
-        raise
-    return descriptors
+def _over_rpc(streams: Streams) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids of the outputs and of the inputs that are streams over RPC; a malformed one never came to be."""
+    found: list[tuple[str, ...]] = []
+    for values in ((streams.stdout, streams.stderr), (streams.stdin,)):
+        ids: list[str] = []
+        for value in values:
+            with contextlib.suppress(InvalidRequest):
+                stream = id_in(value)
+                if stream is not None:
+                    ids.append(stream)
+        found.append(tuple(ids))
+    return found[0], found[1]

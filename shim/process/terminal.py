@@ -1,4 +1,4 @@
-"""A process's terminal: the pty's master end, received from the engine, relayed to the FIFOs.
+"""A process's terminal: the pty's master end, received from the engine, relayed to the streams.
 
 The engine opens the pty inside the container and sends its master over a unix socket (`--console-socket`).
 """
@@ -15,9 +15,8 @@ import termios
 from pathlib import Path
 
 from shim.errors import NodeFault, TimedOut
-from shim.process.reaper import Reaper
 from shim.process.relay import Relay
-from shim.process.stdio import Streams, open_outputs, open_stdin
+from shim.process.stdio import Opener, Streams
 
 
 class Terminal:
@@ -106,12 +105,12 @@ def _received_descriptor(connection: socket.socket) -> int:
     raise NodeFault("the engine sent something other than a terminal")
 
 
-async def relay(reaper: Reaper, master: int, streams: Streams, container: str, namespace: str) -> Terminal:
+async def relay(opener: Opener, master: int, streams: Streams, container: str, namespace: str) -> Terminal:
     """Connect a pty's master to the streams; takes ownership of `master`, also on failure."""
     try:
-        stdin, guard = open_stdin(streams) if streams.stdin else (None, None)
+        stdin, guard = opener.stdin(streams) if streams.stdin else (None, None)
         try:
-            stdout, stderr = await open_outputs(reaper, streams, container, namespace)
+            stdout, stderr = await opener.outputs(streams, container, namespace)
         except BaseException:
             for descriptor in (stdin, guard):
                 if descriptor is not None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from shim.errors import Code, NodeFault
 from shim.rpc import unix
-from shim.rpc.service import Call, Method, Running, Service
+from shim.rpc.service import Call, Method, Running, Service, StreamingMethod
 from shim.rpc.status import outward
 
 _NAMESPACE = "containerd-namespace"  # containerd, pkg/namespaces/grpc.go
@@ -30,6 +31,7 @@ _OPTIONS = [
     ("grpc.max_send_message_length", _LIMIT),
     ("grpc.so_reuseport", 0),
 ]
+_GONE = 0.05  # seconds
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -48,6 +50,7 @@ class GrpcServer:
         server = grpc.aio.server(options=_OPTIONS)
         for service in self._services:
             handlers = {name: self._handler(service, method) for name, method in service.methods.items()}
+            handlers |= {name: self._streaming(service, method) for name, method in service.streams.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.name for service in self._services]
@@ -79,25 +82,75 @@ class GrpcServer:
             self._behaviour(f"{service.name}/{method.name}", method),
         )
 
+    def _streaming(self, service: Service, method: StreamingMethod) -> grpc.RpcMethodHandler[Any, Any]:
+        name = f"{service.name}/{method.name}"
+
+        async def behave(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            stream = _Stream(context, method.request)
+            try:
+                await self._running.stream(method, stream, _call(name, context))
+                return
+            except Exception as error:
+                code, text = outward(error, name)
+            finally:
+                stream.close()
+            await context.abort(_CODES[Code(code)], text)
+
+        return grpc.stream_stream_rpc_method_handler(behave)
+
     def _behaviour(
         self, name: str, method: Method
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
         # Bytes in and out: gRPC itself answers INTERNAL to a request that cannot be decoded, and prints a trace.
         async def behave(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            left = context.time_remaining()
-            call = Call(
-                namespace=metadata.get(_NAMESPACE, ""),
-                method=name,
-                transport="grpc",
-                deadline=None if left is None else time.monotonic() + left,
-                metadata=metadata,
-            )
             try:
                 message = method.request.FromString(request)
-                return (await self._running.call(method, message, call)).SerializeToString()
+                return (await self._running.call(method, message, _call(name, context))).SerializeToString()
             except Exception as error:
                 code, text = outward(error, name)
             return await context.abort(_CODES[Code(code)], text)
 
         return behave
+
+
+def _call(name: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    left = context.time_remaining()
+    return Call(
+        namespace=metadata.get(_NAMESPACE, ""),
+        method=name,
+        transport="grpc",
+        deadline=None if left is None else time.monotonic() + left,
+        metadata=metadata,
+    )
+
+
+class _Stream:
+    """A streaming call's messages. gRPC reads only what is asked for, and a write waits for its flow control."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], request: type[Message]) -> None:
+        self._context, self._request = context, request
+        self._reading: asyncio.Future[Any] | None = None
+
+    async def receive(self) -> Message | None:
+        # gRPC reads nothing more once a read was cut off, so it goes on for whoever asks next.
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+        data = await asyncio.shield(self._reading)
+        self._reading = None
+        if data is not grpc.aio.EOF:
+            return self._request.FromString(data)
+        # A caller that went away looks first like one that said its last; the cancellation follows (seen: after 1 ms).
+        await asyncio.sleep(_GONE)
+        return None
+
+    async def send(self, message: Message) -> None:
+        await self._context.write(message.SerializeToString())
+
+    async def finish(self) -> None:
+        return
+
+    def close(self) -> None:
+        """The handler is done."""
+        if self._reading is not None:
+            self._reading.cancel()

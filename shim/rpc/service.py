@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
@@ -57,12 +57,52 @@ class Method:
     limit: float | None = LIMIT
 
 
+class Stream(Protocol):
+    """What a streaming method's handler exchanges messages over, each way at its own pace."""
+
+    async def receive(self) -> Any | None:
+        """The caller's next message, None once it has said its last. When it is cut off, the next call gets it.
+
+        Raises DecodeError for one that is none, Unreachable when the caller is gone.
+        """
+
+    async def send(self, message: Message) -> None:
+        """Send a message; waits while the caller is slow. When it is cut off, nothing was sent.
+
+        Raises Unreachable when the caller is gone.
+        """
+
+    async def finish(self) -> None:
+        """Say that nothing follows and wait until the caller, having read all, has said its last too.
+
+        Over gRPC it cannot be said before the handler returns: there this returns at once.
+        """
+
+
+StreamHandler = Callable[[Stream, Call], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingMethod:
+    """A method whose caller and handler send any number of messages each.
+
+    It has no deadline but its caller's, and its handler ends with its caller: what must not be cut off half way is no
+    stream.
+    """
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    handler: StreamHandler
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service by its full name, such as `containerd.task.v3.Task`."""
 
     name: str
     methods: Mapping[str, Method]
+    streams: Mapping[str, StreamingMethod] = field(default_factory=dict)
 
 
 def from_descriptor(
@@ -74,7 +114,7 @@ def from_descriptor(
     """A service whose methods are `handlers`' coroutine methods of the same names in snake case.
 
     `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off, `endless` those
-    that have no deadline of ours. Streaming methods are left out: both doors answer them UNIMPLEMENTED.
+    that have no deadline of ours. Methods that stream one way only are left out: both doors answer them UNIMPLEMENTED.
 
     Raises Bug where a handler is missing or no coroutine function, or a name is given that the service has not: what
     cannot be answered is found at start-up, not by a caller.
@@ -83,8 +123,9 @@ def from_descriptor(
     if strangers:
         raise Bug(f"there are no methods {', '.join(sorted(strangers))}", subject=descriptor.full_name)
     methods: dict[str, Method] = {}
+    streams: dict[str, StreamingMethod] = {}
     for method in descriptor.methods:
-        if method.client_streaming or method.server_streaming:
+        if method.client_streaming is not method.server_streaming:
             continue
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.name).lower()
         handler = getattr(handlers, name, None)
@@ -92,15 +133,20 @@ def from_descriptor(
             raise Bug(f"no handler {name} for {method.full_name}", subject=type(handlers).__name__)
         if not inspect.iscoroutinefunction(handler):
             raise Bug(f"handler {name} is no coroutine function", subject=type(handlers).__name__)
+        request = message_factory.GetMessageClass(method.input_type)
+        response = message_factory.GetMessageClass(method.output_type)
+        if method.client_streaming:
+            streams[method.name] = StreamingMethod(method.name, request, response, handler)
+            continue
         methods[method.name] = Method(
             name=method.name,
-            request=message_factory.GetMessageClass(method.input_type),
-            response=message_factory.GetMessageClass(method.output_type),
+            request=request,
+            response=response,
             handler=handler,
             cancellable=method.name in cancellable,
             limit=None if method.name in endless else LIMIT,
         )
-    return Service(descriptor.full_name, methods)
+    return Service(descriptor.full_name, methods, streams)
 
 
 class Running:
@@ -112,6 +158,7 @@ class Running:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Message], Method] = {}
+        self._streaming: set[asyncio.Task[None]] = set()
 
     async def call(self, method: Method, request: Message, call: Call) -> Message:
         """Run a handler until its deadline.
@@ -133,7 +180,7 @@ class Running:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):
                 # Not the caller was cancelled but the handler: the caller must not wait for ever.
-                raise Unreachable("the call was cut off", remedy="the service is stopping: try again") from None
+                raise _stopping() from None
             _abandon(task, call)
             raise
         except TimeoutError:
@@ -143,8 +190,28 @@ class Running:
             raise Bug(f"answered with {type(answer).__name__}, not {method.response.__name__}", subject=call.method)
         return answer
 
+    async def stream(self, method: StreamingMethod, stream: Stream, call: Call) -> None:
+        """Run a streaming method's handler until it returns or its caller's deadline passes.
+
+        Raises TimeoutError when that passes, Unreachable when the handler was cut off by `drain`, and what it raises.
+        """
+        task = asyncio.ensure_future(method.handler(stream, call))
+        assert isinstance(task, asyncio.Task)
+        self._streaming.add(task)
+        task.add_done_callback(self._streaming.discard)
+        try:
+            async with asyncio.timeout(None if call.deadline is None else call.deadline - time.monotonic()):
+                await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):
+                raise _stopping() from None
+            raise
+
     async def drain(self, grace: float) -> None:
         """Cancel what may be cancelled, wait `grace` seconds for the rest, then cancel that too."""
+        for stream in list(self._streaming):
+            stream.cancel()
         for task, method in list(self._tasks.items()):
             if method.cancellable:
                 task.cancel()
@@ -154,6 +221,10 @@ class Running:
             _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
             for task in left:
                 task.cancel()
+
+
+def _stopping() -> Unreachable:
+    return Unreachable("the call was cut off", remedy="the service is stopping: try again")
 
 
 def _abandon(task: asyncio.Task[Message], call: Call) -> None:

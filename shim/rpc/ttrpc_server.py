@@ -2,6 +2,9 @@
 
 Where the peer breaks the framing's rules (a stream id that is even or not larger than the last, a frame that a client
 does not send) the connection is closed. Everything else has an answer: too large a message is skipped and refused.
+
+A connection whose only call was a stream is closed with it: containerd opens one for each stream and leaves it open
+(internal/cri/io/helpers.go, openStream), so otherwise both of us would keep a socket for every stream there ever was.
 """
 
 from __future__ import annotations
@@ -10,18 +13,19 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from shim import log
 from shim.errors import Code
 from shim.rpc import unix
-from shim.rpc.service import Call, Running, Service
+from shim.rpc.service import Call, Method, Running, Service, StreamingMethod
 from shim.rpc.status import outward
 from shim.rpc.ttrpc_codec import LIMIT, Decoder, Flag, Frame, Type, encode
+from shim.rpc.ttrpc_stream import Flow, TtrpcStream
 from shim.wire import rpc_status_pb2, ttrpc_pb2
 
 _log = log.get(__name__)
@@ -82,7 +86,10 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
+        self._flow: Flow | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._streams: dict[int, TtrpcStream] = {}
+        self._handled: set[int] = set()  # streams whose handler is done, and whose caller is not
         self._last_stream = 0
         self._peer_pid: int | None = None
 
@@ -97,28 +104,32 @@ class _Connection(asyncio.Protocol):
             return
         self._peer_pid = pid
         stream.set_write_buffer_limits(high=_WRITE_HIGH)
-        self._transport = stream
+        self._transport, self._flow = stream, Flow(stream)
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._server.connections.discard(self)
+        if self._flow is not None:
+            self._flow.roomy()
         # Only what may be cancelled is: `Running.call` shields the rest.
         for task in self._calls:
             task.cancel()
 
     def pause_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self._flow is not None:
+            self._flow.full()
+            self._flow.hold("a slow peer")
 
     def resume_writing(self) -> None:
-        if self._transport is not None and not self._server.stopping:
-            self._transport.resume_reading()
+        if self._flow is not None:
+            self._flow.roomy()
+            self._flow.release("a slow peer")
 
     def hush(self) -> None:
         """Take no more requests; the answers of those under way still go out."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if self._flow is not None:
+            self._flow.hold("stopping")
 
     async def finish(self) -> None:
         """Write the answers of handlers that are done, and close."""
@@ -142,7 +153,9 @@ class _Connection(asyncio.Protocol):
     def _accept(self, frame: Frame) -> bool:
         """Start to answer one frame; False when the peer broke the protocol and the connection was closed."""
         if frame.type == Type.DATA:
-            # Of a stream that was refused: there is nobody to give it to.
+            stream = self._streams.get(frame.stream)
+            if stream is not None:  # else one that was refused or has ended: there is nobody to give it to
+                stream.feed(frame)
             return True
         if frame.type != Type.REQUEST or frame.stream % 2 == 0 or frame.stream <= self._last_stream:
             _log.warning("protocol error", type=frame.type, stream=frame.stream)
@@ -153,41 +166,78 @@ class _Connection(asyncio.Protocol):
             text = f"message of {frame.oversize} bytes exceeds the limit of {LIMIT}"
             self._refuse(frame.stream, Code.RESOURCE_EXHAUSTED, text)
             return True
-        if frame.flags & Flag.REMOTE_OPEN:
-            self._refuse(frame.stream, Code.UNIMPLEMENTED, "no method here takes a stream")
-            return True
-        task = asyncio.ensure_future(self._answer(frame))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        return True
-
-    async def _answer(self, frame: Frame) -> None:
-        name = "?"
         try:
             request = ttrpc_pb2.Request.FromString(frame.payload)
-            name = f"{request.service}/{request.method}"
-            service = self._server.services.get(request.service)
-            if service is None:
-                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"service {request.service}")
-                return
-            method = service.methods.get(request.method)
-            if method is None:
-                self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} of {request.service}")
-                return
-            metadata = {pair.key: pair.value for pair in request.metadata}
-            call = Call(
-                namespace=metadata.get(_NAMESPACE, self._server.namespace),
-                method=name,
-                transport="ttrpc",
-                deadline=time.monotonic() + request.timeout_nano / 1e9 if request.timeout_nano else None,
-                metadata=metadata,
-                peer_pid=self._peer_pid,
-            )
+        except DecodeError as error:
+            self._refuse(frame.stream, *outward(error, "?"))
+            return True
+        service = self._server.services.get(request.service)
+        if service is None:
+            self._refuse(frame.stream, Code.UNIMPLEMENTED, f"service {request.service}")
+            return True
+        method, streaming = service.methods.get(request.method), service.streams.get(request.method)
+        if frame.flags & Flag.REMOTE_OPEN and method is not None:
+            self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} takes no stream")
+        elif method is not None:
+            self._begin(self._answer(frame.stream, method, request))
+        elif streaming is not None:
+            self._begin(self._stream(self._open(frame, streaming), streaming, request))
+        else:
+            self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} of {request.service}")
+        return True
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    def _call(self, request: ttrpc_pb2.Request) -> Call:
+        metadata = {pair.key: pair.value for pair in request.metadata}
+        return Call(
+            namespace=metadata.get(_NAMESPACE, self._server.namespace),
+            method=f"{request.service}/{request.method}",
+            transport="ttrpc",
+            deadline=time.monotonic() + request.timeout_nano / 1e9 if request.timeout_nano else None,
+            metadata=metadata,
+            peer_pid=self._peer_pid,
+        )
+
+    async def _answer(self, stream: int, method: Method, request: ttrpc_pb2.Request) -> None:
+        call = self._call(request)
+        try:
             message = method.request.FromString(request.payload)
-            answer = await self._server.running.call(method, message, call)
-            self._reply(frame.stream, answer)
+            self._reply(stream, await self._server.running.call(method, message, call))
         except Exception as error:
-            self._refuse(frame.stream, *outward(error, name))
+            self._refuse(stream, *outward(error, call.method))
+
+    def _open(self, frame: Frame, method: StreamingMethod) -> TtrpcStream:
+        assert self._flow is not None
+        stream = TtrpcStream(frame.stream, self._flow, method.request.FromString, self._perhaps_over)
+        self._streams[frame.stream] = stream
+        if not frame.flags & Flag.REMOTE_OPEN:
+            stream.feed(Frame(frame.stream, Type.DATA, b"", Flag.REMOTE_CLOSED | Flag.NO_DATA))
+        return stream
+
+    async def _stream(self, stream: TtrpcStream, method: StreamingMethod, request: ttrpc_pb2.Request) -> None:
+        call = self._call(request)
+        try:
+            await self._server.running.stream(method, stream, call)
+            stream.ignore()
+            await stream.close()
+        except Exception as error:
+            self._refuse(stream.id, *outward(error, call.method))
+            stream.abandon()
+        self._handled.add(stream.id)
+        self._perhaps_over(stream)
+
+    def _perhaps_over(self, stream: TtrpcStream) -> None:
+        """A stream is over once its handler is and both ends have closed it, whichever comes last."""
+        if not stream.closed or stream.id not in self._handled:
+            return
+        del self._streams[stream.id]
+        self._handled.discard(stream.id)
+        if self._last_stream == stream.id == 1:
+            self.close()
 
     def _reply(self, stream: int, answer: Message) -> None:
         payload = ttrpc_pb2.Response(payload=answer.SerializeToString()).SerializeToString()

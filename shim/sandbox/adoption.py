@@ -15,7 +15,7 @@ from shim.errors import NotFound, ShimError
 from shim.oci import bundle
 from shim.process import pidfd
 from shim.process.relay import Overheard
-from shim.process.stdio import Descriptors, open_outputs, open_stdin
+from shim.process.stdio import Descriptors
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
@@ -37,6 +37,7 @@ async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
             await _adopt(node, sandboxes, record)
         except (ShimError, OSError) as error:
             _log.error("leftover", container=record.container, namespace=record.namespace, error=str(error))
+    node.stdio.rendezvous.sweep()
 
 
 def _remove_forgotten(node: Node) -> None:
@@ -70,12 +71,15 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     if record.running and (alive or record.exit is None):
         container.init.become(Status.RUNNING)
     if record.exit is not None:
+        await node.stdio.end(record.streams, 0)
         container.init.end(record.exit)
         return
     if alive and record.running and await asyncio.to_thread(_is_frozen, record.pid):
         container.init.become(Status.PAUSED)
     if alive and not record.streams.terminal:
         await _reopen(node, container)
+    else:
+        await node.stdio.end(record.streams, 0)
     container.supervise(node.reaper.adopt(record.pid, record.started))
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
 
@@ -96,19 +100,21 @@ def _lives(record: ContainerRecord) -> bool:
 
 
 async def _reopen(node: Node, container: Container) -> None:
-    """Take up the relay of a monitor's stderr and the hold on stdin; the other streams are the process's own."""
+    """Take up the relay of a monitor's stderr, the hold on stdin, and what callers read and write over RPC; the other
+    streams are the process's own."""
     record = container.record
-    container.init.descriptors = Descriptors()
+    opened = container.init.descriptors = Descriptors()
     try:
-        reading, guard = open_stdin(record.streams)
-        container.init.descriptors.child[0] = reading
+        opened.child[0], guard = node.stdio.stdin(record.streams, adopted=True)
         if guard is not None:
-            container.init.descriptors.hold_stdin(guard)
-        container.init.descriptors.close_child()
-        if record.stderr is not None and not record.streams.stderr.startswith("binary://"):
-            out, err = await open_outputs(node.reaper, record.streams, record.container, record.namespace)
-            container.init.descriptors.child[1] = out
-            container.init.descriptors.close_child()
-            container.stderr = Overheard(record.stderr, err)
+            opened.hold_stdin(guard)
+        if not record.streams.stdout.startswith("binary://"):
+            out, err = await node.stdio.outputs(record.streams, record.container, record.namespace, adopted=True)
+            opened.child[1] = out
+            if record.stderr is None:
+                opened.child[2] = err
+            else:
+                container.stderr = Overheard(record.stderr, err)
+        opened.close_child()
     except (ShimError, OSError) as error:
         _log.warning("streams could not be taken up again", container=record.container, error=str(error))

@@ -34,7 +34,7 @@ from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
-from shim.process.stdio import Streams, open_streams
+from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox import identifiers
 from shim.sandbox.node import Node
@@ -56,7 +56,7 @@ from shim.sandbox.teardown import dismantle, restore_network
 
 _log = log.get(__name__)
 
-_DRAIN = 2.0  # seconds a terminal's output may take to be relayed after the exit, where somebody still holds it
+_DRAIN = 2.0  # seconds that output may take to be relayed after the exit, where somebody still holds it or reads slowly
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
 
@@ -167,9 +167,9 @@ class Container:
         ended = self._stopping.seen_by_callers(ended)
         await self._tidy_up()
         # containerd deletes a task only once its streams have ended, so none may be held open beyond the exit.
-        await self._close_streams(self.init)
         if self.stderr is not None:
             self.stderr.close()
+        await self._close_streams(self.init)
         self.record.exit = ended
         self._journal()
         self.init.end(ended)
@@ -201,6 +201,8 @@ class Container:
     async def _close_streams(self, process: Process) -> None:
         try:
             await process.close_streams(_DRAIN)
+            # Before the exit is told: containerd then reads no more of a stream, whatever was sent.
+            await self.node.stdio.end(process.streams, _DRAIN)
         except OSError as error:
             _log.warning("streams", container=self.id, process=process.name, error=str(error))
 
@@ -278,9 +280,9 @@ class Container:
                 master = await socket.receive()
             finally:
                 socket.close()
-            process.terminal = await relay(self.node.reaper, master, process.streams, self.id, self.record.namespace)
+            process.terminal = await relay(self.node.stdio, master, process.streams, self.id, self.record.namespace)
             return pid
-        process.descriptors = await open_streams(self.node.reaper, process.streams, self.id, self.record.namespace)
+        process.descriptors = await self.node.stdio.all(process.streams, self.id, self.record.namespace)
         try:
             return await self._engine.exec(self.id, process.name, spec, fds=process.descriptors.child)
         finally:
@@ -387,6 +389,7 @@ class Container:
                 process.become(Status.DELETED)
                 del self.execs[exec_id]
                 self._exec_specs.pop(exec_id, None)
+                self.node.stdio.forget(process.streams)
                 return process
             await self._remove()
             self.node.announce(Deleted(**self.common(), pid=self.init.pid, exit=self.init.exit))
@@ -397,6 +400,8 @@ class Container:
             await self._engine.delete(self.id, force=True)
             await self._handle_init_exit(await asyncio.wait_for(asyncio.shield(self._exit), _EXECS_END))
         await dismantle(self.node, self.record)
+        for process in self.execs.values():
+            self.node.stdio.forget(process.streams)
         self.init.become(Status.DELETED)
 
     async def stop(self, grace: float = 0.0) -> None:

@@ -15,7 +15,7 @@ from shim.oci.image import Unikernel, recognise
 from shim.oci.rootfs import Mount, mount_all
 from shim.process import pidfd
 from shim.process.relay import Overheard
-from shim.process.stdio import Streams, open_streams
+from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox.container import Container, console_path
 from shim.sandbox.node import Node
@@ -155,10 +155,10 @@ class _Creation:
                 finally:
                     socket.close()
                 container.init.terminal = await relay(
-                    node.reaper, master, record.streams, record.container, record.namespace
+                    node.stdio, master, record.streams, record.container, record.namespace
                 )
             else:
-                streams = await open_streams(node.reaper, record.streams, record.container, record.namespace)
+                streams = await node.stdio.all(record.streams, record.container, record.namespace)
                 container.init.descriptors = streams
                 if record.stderr is not None:
                     container.stderr = Overheard(record.stderr, streams.child[2])

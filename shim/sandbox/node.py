@@ -13,6 +13,7 @@ from shim.journal import Journal
 from shim.monitors.base import Monitor
 from shim.oci.engine import Engine
 from shim.process.reaper import Reaper
+from shim.process.stdio import Opener
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
 
@@ -23,6 +24,7 @@ class Node:
 
     config: Config
     reaper: Reaper
+    stdio: Opener
     engine: Engine
     journal: Journal[ContainerRecord]
     pods: Journal[SandboxRecord]

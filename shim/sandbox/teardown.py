@@ -56,6 +56,7 @@ async def dismantle(node: Node, record: ContainerRecord) -> None:
         engine = node.engine.within(record.namespace)
         await attempt("engine", engine.delete(record.container, force=record.exit is None))
         await attempt("cgroup", asyncio.to_thread(cgroup.sweep, record.cgroup))
+    node.stdio.forget(record.streams)
     await attempt("network", restore_network(node, record))
     if record.rootfs is not None:
         await attempt("rootfs", asyncio.to_thread(unmount_all, record.rootfs))

@@ -18,8 +18,10 @@ class ControllerService:
 
     def __init__(self, pods: Pods, config: Config) -> None:
         self._pods = pods
-        # Where the sandboxes' tasks are served. containerd dials a bare path behind the scheme.
-        self._endpoint: dict[str, Any] = {"address": f"grpc+{config.grpc_socket}", "version": _TASK_VERSION}
+        # Where the sandboxes' tasks are served. ttrpc, because only there one address serves both of containerd's
+        # readers: for Task it strips `unix://` (and over gRPC would not), for streams it demands it
+        # (core/runtime/v2/shim.go, internal/cri/io/helpers.go).
+        self._endpoint: dict[str, Any] = {"address": f"ttrpc+unix://{config.ttrpc_socket}", "version": _TASK_VERSION}
 
     async def create(self, request: Any, call: Call) -> Any:
         """Note the pod."""

@@ -84,6 +84,7 @@ class Pod:
         resources: Mapping[str, Any] | None = None,
         tty: bool = False,
         stdin: bool = False,
+        stdin_once: bool = False,
         privileged: bool = False,
         share_processes: bool = False,
         security: Mapping[str, Any] | None = None,
@@ -114,6 +115,7 @@ class Pod:
             log_path=f"{name}.{attempt}.log" if attempt else f"{name}.log",
             tty=tty,
             stdin=stdin,
+            stdin_once=stdin_once,
             linux=pb.LinuxContainerConfig(
                 resources=pb.LinuxContainerResources(**{"memory_limit_in_bytes": memory, **(resources or {})}),
                 security_context=pb.LinuxContainerSecurityContext(**{**confined, **(security or {})}),

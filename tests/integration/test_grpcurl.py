@@ -47,7 +47,7 @@ def test_a_pods_status(containerd: Containerd, daemon: Daemon, clean: LeakCheck)
         assert status.returncode == 0, status.stderr
         answer = json.loads(status.stdout)
         assert answer["state"] == "SANDBOX_READY" and answer["version"] == 3
-        assert answer["address"] == f"grpc+{daemon.socket}"
+        assert answer["address"] == f"ttrpc+unix://{daemon.ttrpc_socket}"
         assert answer["info"]["netns"]
 
 

@@ -34,12 +34,14 @@ from shim.wire import (
     services_events_ttrpc_v1_pb2,
     services_events_v1_pb2,
     services_sandbox_v1_pb2,
+    services_streaming_v1_pb2,
     services_version_v1_pb2,
     task_v2_pb2,
     task_v3_pb2,
     ttrpc_pb2,
     types_pb2,
     types_task_pb2,
+    types_transfer_pb2,
 )
 
 _TASK = [
@@ -81,6 +83,7 @@ _SERVICES = {
     "containerd.runtime.sandbox.v1.Sandbox": (runtime_sandbox_v1_pb2, _SANDBOX),
     "containerd.services.events.v1.Events": (services_events_v1_pb2, ["Forward"]),
     "containerd.services.events.ttrpc.v1.Events": (services_events_ttrpc_v1_pb2, ["Forward"]),
+    "containerd.services.streaming.v1.Streaming": (services_streaming_v1_pb2, ["Stream"]),
     "containerd.services.version.v1.Version": (services_version_v1_pb2, ["Version"]),
     "io.unikernel.shim.v1.Bootstrap": (courier_pb2, ["Run"]),
     "io.unikernel.shim.v1.Inspection": (inspection_pb2, ["List", "Inspect", "Check"]),
@@ -143,6 +146,12 @@ _FIELDS: dict[str, tuple[type[Message], dict[int, tuple[str, int]]]] = {
             6: ("version", _U32),
             7: ("spec", _MSG),
         },
+    ),
+    "containerd.services.streaming.v1.StreamInit": (services_streaming_v1_pb2.StreamInit, {1: ("id", _STR)}),
+    "containerd.types.transfer.Data": (types_transfer_pb2.Data, {1: ("data", _BYTES)}),
+    "containerd.types.transfer.WindowUpdate": (
+        types_transfer_pb2.WindowUpdate,
+        {1: ("update", FieldDescriptor.TYPE_INT32)},
     ),
     "ttrpc.Request": (
         ttrpc_pb2.Request,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from shim.process.reaper import Reaper
+from shim.process.stdio import Opener
+from shim.process.streaming import Rendezvous
 
 
 @pytest.fixture
@@ -15,3 +18,10 @@ async def reaper() -> AsyncIterator[Reaper]:
     started.start()
     yield started
     started.stop()
+
+
+@pytest.fixture
+async def opener(reaper: Reaper, tmp_path: Path) -> Opener:
+    """What opens streams; those over RPC have their FIFOs in the directory `streams`."""
+    (tmp_path / "streams").mkdir()
+    return Opener(reaper, Rendezvous(tmp_path / "streams"))

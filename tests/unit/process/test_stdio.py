@@ -14,14 +14,14 @@ from shim.errors import InvalidRequest, NodeFault, TimedOut
 from shim.process.reaper import Reaper
 from shim.process.relay import Overheard
 from shim.process.spawn import run
-from shim.process.stdio import Streams, open_streams
+from shim.process.stdio import Opener, Streams
 from shim.process.terminal import ConsoleSocket, Terminal
 
 _SH = "/bin/sh"
 
 
-async def speak(reaper: Reaper, streams: Streams, script: str) -> None:
-    opened = await open_streams(reaper, streams, "c1", "ns")
+async def speak(opener: Opener, reaper: Reaper, streams: Streams, script: str) -> None:
+    opened = await opener.all(streams, "c1", "ns")
     try:
         assert (await run(reaper, [_SH, "-c", script], timeout=5, fds=opened.child, capture=False)).status == 0
     finally:
@@ -33,13 +33,13 @@ def fifo(path: Path) -> str:
     return str(path)
 
 
-async def test_fifos_reach_the_process_itself(reaper: Reaper, tmp_path: Path) -> None:
+async def test_fifos_reach_the_process_itself(opener: Opener, reaper: Reaper, tmp_path: Path) -> None:
     streams = Streams(
         stdin=fifo(tmp_path / "in"), stdout=fifo(tmp_path / "out"), stderr=f"fifo://{fifo(tmp_path / 'err')}"
     )
     out = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
     err = os.open(tmp_path / "err", os.O_RDONLY | os.O_NONBLOCK)
-    opened = await open_streams(reaper, streams, "c1", "ns")
+    opened = await opener.all(streams, "c1", "ns")
     assert all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in opened.child.values())
     assert all(os.get_blocking(fd) for fd in opened.child.values())
     work = asyncio.ensure_future(
@@ -60,22 +60,22 @@ async def test_fifos_reach_the_process_itself(reaper: Reaper, tmp_path: Path) ->
     opened.close()
 
 
-async def test_files_are_appended_to(reaper: Reaper, tmp_path: Path) -> None:
+async def test_files_are_appended_to(opener: Opener, reaper: Reaper, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "log file"
     uri = f"file://{str(target).replace(' ', '%20')}"
     for _ in range(2):
-        await speak(reaper, Streams(stdout=uri, stderr=uri), "echo out; echo err >&2")
+        await speak(opener, reaper, Streams(stdout=uri, stderr=uri), "echo out; echo err >&2")
     assert target.read_text() == "out\nerr\nout\nerr\n"
 
 
-async def test_a_log_binary_is_started_and_fed(reaper: Reaper, tmp_path: Path) -> None:
+async def test_a_log_binary_is_started_and_fed(opener: Opener, reaper: Reaper, tmp_path: Path) -> None:
     logger = tmp_path / "logger"
     logger.write_text(
         f'#!/bin/sh\nenv | grep ^CONTAINER_ > {tmp_path}/env; echo "$@" > {tmp_path}/args\n'
         f"exec 5>&-; cat <&3 > {tmp_path}/out; cat <&4 > {tmp_path}/err; touch {tmp_path}/done\n"
     )
     logger.chmod(0o755)
-    await speak(reaper, Streams(stdout=f"binary://{logger}?key=value"), "echo out; echo err >&2")
+    await speak(opener, reaper, Streams(stdout=f"binary://{logger}?key=value"), "echo out; echo err >&2")
     for _ in range(200):
         if (tmp_path / "done").exists():
             break
@@ -86,14 +86,14 @@ async def test_a_log_binary_is_started_and_fed(reaper: Reaper, tmp_path: Path) -
     assert set((tmp_path / "env").read_text().split()) >= {"CONTAINER_ID=c1", "CONTAINER_NAMESPACE=ns"}
 
 
-async def test_a_log_binary_that_is_missing_or_dies(reaper: Reaper, tmp_path: Path) -> None:
+async def test_a_log_binary_that_is_missing_or_dies(opener: Opener, tmp_path: Path) -> None:
     with pytest.raises(NodeFault, match="no-such"):
-        await open_streams(reaper, Streams(stdout="binary:///no-such"), "c1", "ns")
+        await opener.all(Streams(stdout="binary:///no-such"), "c1", "ns")
     dying = tmp_path / "dying"
     dying.write_text("#!/bin/sh\nexit 3\n")
     dying.chmod(0o755)
     with pytest.raises((NodeFault, TimedOut), match="status 3"):
-        await open_streams(reaper, Streams(stdout=f"binary://{dying}"), "c1", "ns")
+        await opener.all(Streams(stdout=f"binary://{dying}"), "c1", "ns")
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ async def test_a_log_binary_that_is_missing_or_dies(reaper: Reaper, tmp_path: Pa
         (Streams(stdout="fd://x"), "no such descriptor"),
     ],
 )
-async def test_nonsense_is_refused_and_nothing_stays_open(reaper: Reaper, streams: Streams, word: str) -> None:
+async def test_nonsense_is_refused_and_nothing_stays_open(opener: Opener, streams: Streams, word: str) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(InvalidRequest, match=word):
-        await open_streams(reaper, streams, "c1", "ns")
+        await opener.all(streams, "c1", "ns")
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 

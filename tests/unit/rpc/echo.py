@@ -9,7 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.wrappers_pb2 import StringValue
 
 from shim.errors import NotFound
-from shim.rpc.service import Call, Service, from_descriptor
+from shim.rpc.service import Call, Service, Stream, from_descriptor
 
 NAME = "unikernel.test.v1.Echo"
 METHODS = ("Echo", "CloseIO", "Slow", "Wait", "Fail", "Wrong", "Large", "Cut")
@@ -32,6 +32,13 @@ def _descriptor() -> ServiceDescriptor:
         name="Watch",
         input_type=".google.protobuf.StringValue",
         output_type=".google.protobuf.StringValue",
+        server_streaming=True,
+    )
+    service.method.add(
+        name="Chat",
+        input_type=".google.protobuf.StringValue",
+        output_type=".google.protobuf.StringValue",
+        client_streaming=True,
         server_streaming=True,
     )
     pool.AddSerializedFile(file.SerializeToString())
@@ -95,3 +102,39 @@ class Echo:
 
     async def cut(self, request: StringValue, call: Call) -> StringValue:
         raise asyncio.CancelledError
+
+    async def chat(self, stream: Stream, call: Call) -> None:
+        """Says each word back; some mean more than themselves."""
+        try:
+            await self._chat(stream)
+        except asyncio.CancelledError:
+            self.cancelled.append("chat")
+            raise
+
+    async def _chat(self, stream: Stream) -> None:
+        while (message := await stream.receive()) is not None:
+            word = message.value
+            if word == "fail":
+                raise NotFound("no such word")
+            if word == "return":
+                return
+            if word == "boom":
+                raise RuntimeError(word)
+            if word == "deaf":
+                self.started.set()
+                await self.gate.wait()
+                while await stream.receive() is not None:
+                    self.finished.append("heard")
+                return
+            if word == "flood":
+                for _ in range(1000):
+                    await stream.send(StringValue(value="x" * 100_000))
+                    self.finished.append("sent")
+                return
+            if word == "finish":
+                self.started.set()
+                await stream.finish()
+                self.finished.append(word)
+                return
+            await stream.send(message)
+            self.finished.append(word)

@@ -1,0 +1,252 @@
+"""`io_type = "streaming"`: containers' standard streams over the sandbox's address, on real containerd.
+
+With a pause container (`podsandbox`) containerd 2.1.9 has no address for them and refuses to create a container.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import images, tender_double
+from tests.integration.attach import Attached
+from tests.integration.conftest import fresh_node, running
+from tests.integration.containerd import Containerd
+from tests.integration.cri import Pod
+from tests.integration.daemon import Daemon
+from tests.integration.leaks import LeakCheck
+from tests.integration.node import Node
+
+pytestmark = pytest.mark.timeout(60)
+
+HANDLER = "unikernel-streaming"
+
+#: As in test_restart: another process than before; and what containerd leaves of a task that it could not reach.
+_NOT_OURS = re.compile(
+    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
+    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
+)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node of its own: a containerd that is killed is not for other tests."""
+    with fresh_node("io") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def containerd(node: Node) -> Iterator[Containerd]:
+    server = Containerd(node)
+    with running(server):
+        server.load(tender_double.image())
+        yield server
+
+
+@pytest.fixture(scope="module")
+def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
+    server = Daemon(node)
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[None]:
+    """Nothing is left behind: no FIFO, no connection, nor what every test looks for."""
+    check = LeakCheck(node, containerd, grace=3)
+    before, pid = check.__enter__(), daemon.pid
+    sockets = _sockets(pid)
+    yield
+    leaked = [line for line in before.settled() if not _NOT_OURS.search(line)]
+    assert not leaked, "left behind:\n" + "\n".join(leaked)
+    assert list((daemon.run_dir / "streams").iterdir()) == []
+    if daemon.pid == pid:
+        eventually(lambda: _sockets(pid) <= sockets)
+
+
+def _sockets(pid: int) -> int:
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(entry))
+    return sum(link.startswith(("socket:", "pipe:")) for link in links)
+
+
+def eventually(true: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until it is."""
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def shell(pod: Pod, script: str, **options: Any) -> str:
+    """Run an ordinary container with this script."""
+    return pod.run(images.BUSYBOX, command=["/bin/sh", "-c", script], **options)
+
+
+def logged(pod: Pod, container: str) -> dict[str, str]:
+    """What the container's log says, by stream, put together again where CRI has cut a line."""
+    found = {"stdout": "", "stderr": ""}
+    for line in Path(pod.client.status(container).log_path).read_bytes().split(b"\n")[:-1]:
+        _, stream, tag, text = line.decode().split(" ", 3)
+        found[stream] += text + ("\n" if tag == "F" else "")
+    return found
+
+
+def attached(node: Node, pod: Pod, container: str, *, tty: bool = False) -> Attached:
+    """CRI's Attach to all that the container has."""
+    request = pod.client.messages.AttachRequest(
+        container_id=container, stdin=True, tty=tty, stdout=True, stderr=not tty
+    )
+    return Attached(node.netns, pod.client.call("Attach", request).url)
+
+
+def numbers(last: int) -> str:
+    return "".join(f"{number}\n" for number in range(1, last + 1))
+
+
+def test_a_log_has_every_byte_and_stderr_apart(node: Node, containerd: Containerd, daemon: Daemon, clean: None) -> None:
+    with containerd.cri.pod(HANDLER) as pod:
+        container = shell(pod, "seq 1 400000; seq 1 1000 >&2; exit 3")
+        assert containerd.cri.wait_exit(container).exit_code == 3
+        found = logged(pod, container)
+        assert found["stdout"] == numbers(400_000)
+        assert found["stderr"] == numbers(1000)
+
+
+def test_exec_has_its_own_streams_and_exit_code(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        container = shell(pod, "sleep 3600")
+        done = cri.exec(container, "/bin/sh", "-c", "echo out; echo err >&2; exit 7")
+        assert (done.exit_code, done.stdout, done.stderr) == (7, "out\n", "err\n")
+        assert cri.exec(container, "/bin/true").stdout == ""
+        with ThreadPoolExecutor(8) as pool:
+            commands = [("/bin/sh", "-c", f"seq 1 {count}") for count in range(1000, 1016)]
+            answers = list(pool.map(lambda command: cri.exec(container, *command).stdout, commands))
+        assert answers == [numbers(count) for count in range(1000, 1016)]
+        script = "head -c 3000000 /dev/urandom > /tmp/data; sha256sum < /tmp/data >&2; base64 < /tmp/data"
+        done = cri.exec(container, "/bin/sh", "-c", script)
+        data = base64.b64decode(done.stdout)
+        assert len(data) == 3_000_000 and hashlib.sha256(data).hexdigest() == done.stderr.split()[0]
+
+
+def test_stdin_by_attach_reaches_the_process_and_its_end(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    with containerd.cri.pod(HANDLER) as pod:
+        container = shell(pod, "cat; echo bye", stdin=True, stdin_once=True)
+        with attached(node, pod, container) as connection:
+            connection.write(b"hello\n")
+            connection.read_until(b"hello\n")
+            for number in range(40):  # more than one window
+                connection.write(f"{number:04}".encode() * 1000 + b"\n")
+            connection.read_until(b"0039" * 1000 + b"\n")
+        assert containerd.cri.wait_exit(container).exit_code == 0
+        expected = "hello\n" + "".join(f"{number:04}" * 1000 + "\n" for number in range(40)) + "bye\n"
+        assert logged(pod, container)["stdout"] == expected
+
+
+def test_a_terminal(node: Node, containerd: Containerd, daemon: Daemon, clean: None) -> None:
+    with containerd.cri.pod(HANDLER) as pod:
+        script = "tty; read line; echo got $line; read gone"
+        container = shell(pod, script, tty=True, stdin=True)
+        with attached(node, pod, container, tty=True) as connection:
+            connection.write(b"word\n")
+            connection.read_until(b"got word\r\n")
+            connection.write(b"\x04")  # the terminal's end of file (termios(3), VEOF)
+        assert containerd.cri.wait_exit(container).exit_code == 1
+        assert logged(pod, container)["stdout"] == "/dev/pts/0\r\nword\r\ngot word\r\n"
+
+
+def test_a_unikernels_console_and_its_monitors_stderr(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        words = [f"address={pod.address}", "say=up", "complain=oops", "echo"]
+        container = pod.run(tender_double.REFERENCE, args=words, stdin=True)
+        assert node.ping(pod.address)
+        with attached(node, pod, container) as connection:
+            connection.write(b"to the guest\n")
+            connection.read_until(b"to the guest\n")
+        cri.stop(container)
+        assert cri.wait_exit(container).exit_code == 143
+        assert logged(pod, container) == {"stdout": "up\nto the guest\n", "stderr": "oops\n"}
+
+
+def test_a_container_that_is_never_started_and_one_that_cannot_be(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        idle = pod.create(images.BUSYBOX, stdin=True)
+        with pytest.raises(Exception, match="no-such"):
+            pod.run(images.BUSYBOX, command=["/bin/no-such"], stdin=True)
+        cri.remove(idle)
+
+
+def test_containerd_is_killed_and_reads_on_where_it_was(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    """What is written meanwhile waits; the process is held up once its pipe is full, and no byte is lost."""
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        # It begins when it is told to, so that nothing is under way when containerd is killed.
+        script = "echo begin; trap 'seq 1 60000; exit 5' TERM; while :; do sleep 0.05; done"
+        container = shell(pod, script)
+        eventually(lambda: logged(pod, container)["stdout"] == "begin\n")
+        process = int(containerd.ctr("task", "ps", container).split()[2])
+        containerd.kill()
+        os.kill(process, signal.SIGTERM)
+        time.sleep(0.3)
+        assert Path(f"/proc/{process}").exists(), "its output is more than a pipe holds"
+        containerd.start()
+        assert cri.wait_exit(container).exit_code == 5
+        assert logged(pod, container)["stdout"] == f"begin\n{numbers(60_000)}"
+
+
+def test_a_process_that_ended_while_containerd_was_away(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        container = shell(pod, "trap 'echo last; exit 5' TERM; echo begin; while :; do sleep 0.05; done", stdin=True)
+        eventually(lambda: logged(pod, container)["stdout"] == "begin\n")
+        process = int(containerd.ctr("task", "ps", container).split()[2])
+        containerd.kill()
+        os.kill(process, signal.SIGTERM)
+        eventually(lambda: not Path(f"/proc/{process}").exists())
+        containerd.start()
+        assert cri.wait_exit(container).exit_code == 5
+
+
+def test_the_daemon_is_killed_and_output_waits_for_the_next(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    """containerd takes the break for the container's exit; the process lives on, and its next life follows."""
+    cri = containerd.cri
+    with cri.pod(HANDLER) as pod:
+        container = shell(pod, "while :; do echo line; sleep 0.05; done", name="talker")
+        eventually(lambda: logged(pod, container)["stdout"])
+        daemon.kill()
+        daemon.start()
+        assert cri.wait_exit(container).exit_code == 255
+        assert len(list((daemon.run_dir / "streams").iterdir())) == 2
+        container = shell(pod, "echo again; exit 0", name="talker", attempt=1)
+        assert cri.wait_exit(container).exit_code == 0
+        assert logged(pod, container)["stdout"] == "again\n"
