@@ -10,8 +10,9 @@ FAULTS: dict[Fault, str] = {}
 #: What is not asked for in an act in which one of these faults strikes.
 APART: dict[Verb, tuple[frozenset[Fault], str]] = {
     Verb.PAUSE: (
-        frozenset(fault for fault in Fault if GROUPS[fault] == "daemon"),
-        "a container that is paused while the daemon is replaced is adopted as running, and can then not be stopped",
+        frozenset(fault for fault in Fault if GROUPS[fault] in ("daemon", "engine", "disk")),
+        "SIGKILL does not end what is frozen, so one that could not be resumed cannot be stopped; and a container that"
+        " is paused while the daemon is replaced, or by an engine that then failed, is held to be running",
     ),
 }
 

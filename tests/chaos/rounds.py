@@ -112,9 +112,7 @@ def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[obj
         assert not wrong, "not as expected, where nothing interfered:\n" + "\n".join(wrong)
         if not any(act.hurried(name) for name in kubelets):
             _agree(site, "before the kubelet looks", tell)
-    reconcile.everything(site, kubelets.values(), act.removed, within=RECONCILED)
-    tell("reconciled")
-    _agree(site, "once the kubelet has looked", tell)
+    _agree(site, "once the kubelet has looked", tell, lambda: _look(site, kubelets, act.removed))
     serving = {
         name: kubelet.pod.address
         for name, kubelet in kubelets.items()
@@ -124,17 +122,26 @@ def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[obj
     assert not unreached, "\n".join(unreached)
 
 
-def _agree(site: Site, when: str, tell: Callable[[object], None]) -> None:
+def _look(site: Site, kubelets: dict[str, Kubelet], removed: frozenset[str]) -> None:
+    reconcile.everything(site, kubelets.values(), removed, within=RECONCILED)
+
+
+def _agree(site: Site, when: str, tell: Callable[[object], None], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """`meanwhile` is done before each look: a kubelet looks again and again. A pod may end while it does, as when a
+    courier that containerd began before its own end does its work after it."""
     deadline = time.monotonic() + AGREED
-    while (found := views.disagreements(site)) and time.monotonic() < deadline:
+    while True:
+        meanwhile()
+        found = views.disagreements(site)
+        if not found:
+            break
+        assert time.monotonic() < deadline, f"the three views do not agree {when}:\n" + "\n".join(found)
         time.sleep(0.1)
-    assert not found, f"the three views do not agree {when}:\n" + "\n".join(found)
     tell(f"agreed, {when}")
 
 
 def _end(site: Site, kubelets: dict[str, Kubelet], tell: Callable[[object], None]) -> None:
-    reconcile.everything(site, kubelets.values(), frozenset(kubelets), within=RECONCILED)
-    _agree(site, "that nothing is left", tell)
+    _agree(site, "that nothing is left", tell, lambda: _look(site, kubelets, frozenset(kubelets)))
 
 
 def _nothing_left(site: Site, script: Round, leaks: LeakCheck, tell: Callable[[object], None]) -> None:

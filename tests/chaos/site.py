@@ -129,6 +129,8 @@ class Site:
                         os.kill(pid, signal.SIGKILL)
                 assert time.monotonic() < deadline, f"these do not die: {running}"
                 time.sleep(0.01)
+            assert not self.daemon.runs
+            assert not self.containerd.runs
             base = self.node.base
             for point in reversed([point for point in mounts() if Path(point).is_relative_to(base)]):
                 subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
