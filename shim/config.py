@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from shim.courier import pod_directory
 from shim.errors import InvalidRequest
 
 #: How a tap can be joined to a pod's interface; auto is the first of them that suits the interface.
@@ -92,9 +93,11 @@ class Metrics(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700."""
+    """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700. `grouping` says whom couriers
+    ask: the node's daemon, or one of the pod's own."""
 
     run_dir: Path = Path("/run/unikernel-shim")
+    grouping: Literal["node", "pod"] = "node"
     stop_grace: float = 5.0
     log: Log = Log()
     containerd: Containerd = Containerd()
@@ -113,6 +116,14 @@ class Config(Section, frozen=True):
     def ttrpc_socket(self) -> Path:
         """The door for containerd's `start` path and the courier."""
         return self.run_dir / "shim.ttrpc"
+
+    def within(self, pod: str) -> Config:
+        """The settings of the daemon of one pod, NAMESPACE/ID: the node's, with a run directory in the node's.
+
+        Metrics are the node's daemon's alone: there is one address for them.
+        """
+        directory = Path(pod_directory(os.fspath(self.run_dir), pod))
+        return msgspec.structs.replace(self, run_dir=directory, metrics=Metrics())
 
 
 def load(path: Path | None = None) -> Config:

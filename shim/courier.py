@@ -1,10 +1,12 @@
 """`containerd-shim-unikernel-v2`: the binary containerd executes per container, and again to clean up.
 
-It decides nothing. Its argv, environment, working directory and stdin go to the daemon over the ttrpc socket; the
-bytes that come back are printed. If no daemon answers it starts one, and of many couriers at once exactly one does.
+It decides nothing but whom to ask: the node's daemon, or with `grouping = "pod"` the pod's own. Its argv, environment,
+working directory and stdin go to that daemon over the ttrpc socket; the bytes that come back are printed. If no daemon
+answers it starts one, and of many couriers at once exactly one does.
 
 Imports only what costs nothing: containerd waits for this program once per pod. So the socket is the bare `_socket`
-one, and the few bytes of ttrpc and protobuf are made by hand (the contract is `protos/courier.proto`).
+one, and the few bytes of ttrpc and protobuf are made by hand (the contract is `protos/courier.proto`). What only some
+runs need is imported by these.
 """
 
 # The C modules behind socket, fcntl and time: importing `socket` alone doubles this program's run time.
@@ -19,10 +21,18 @@ _REQUEST, _RESPONSE = 1, 2  # ttrpc message types (containerd/ttrpc, PROTOCOL.md
 _LIMIT = 4 << 20  # ttrpc's largest message
 _STARTING = 15.0  # seconds a daemon may take to answer
 _ANSWER = 120.0  # seconds a request may take: `delete` waits for a process to die
+_ATTEMPTS = 5  # daemons to ask: one that is about to end closes the connection
+_LOG_LIMIT = 16 << 20  # bytes of log that a new daemon adds to; beyond, it begins a new file
+_SANDBOX = "io.kubernetes.cri.sandbox-id"  # the annotation by which containerd's CRI plugin says a container's pod
+_NO_POD = "/"  # what stands for the pod of a request that concerns none
 
 
 class Failure(Exception):
     """What containerd is told on stderr."""
+
+
+class Ended(Failure):
+    """The daemon went away without an answer. Both `start` and `delete` can be repeated, so another is asked."""
 
 
 def _varint(value: int) -> bytes:
@@ -97,22 +107,101 @@ def reply(message: bytes) -> tuple[int, bytes, bytes]:
     )
 
 
-def _run_dir() -> str:
-    """The daemon's run_dir: from the configuration file, which is read in full only by the daemon."""
-    path = os.environ.get("UNIKERNEL_SHIM_CONFIG") or "/etc/unikernel-shim/config.toml"
+def settings(path: str) -> tuple[str, bool]:
+    """run_dir, and whether each pod has a daemon of its own. The file is read in full, and judged, by the daemon only.
+
+    Raises Failure where it must be understood and cannot be.
+    """
+    run_dir = "/run/unikernel-shim"
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs as much as the rest of this program
             text = file.read()
     except OSError:
-        return "/run/unikernel-shim"
-    if b"run_dir" in text:
-        import tomllib
+        return run_dir, False
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith(b"#")]
+    if not any(b"run_dir" in line or b"grouping" in line for line in lines):
+        return run_dir, False
+    import tomllib
 
-        try:
-            return str(tomllib.loads(text.decode()).get("run_dir", "/run/unikernel-shim"))
-        except ValueError as error:
-            raise Failure(f"the configuration cannot be read: {path}: {error}") from None
-    return "/run/unikernel-shim"
+    try:
+        found = tomllib.loads(text.decode())
+    except ValueError as error:
+        raise Failure(f"the configuration cannot be read: {path}: {error}") from None
+    return str(found.get("run_dir", run_dir)), found.get("grouping") == "pod"
+
+
+def pod_directory(run_dir: str, pod: str) -> str:
+    """The run directory of the daemon of `pod`, NAMESPACE/ID. Short: a unix socket's path has 107 bytes (unix(7))."""
+    import _blake2  # hashlib costs more, for hashes of OpenSSL's
+
+    name = _blake2.blake2b(pod.encode(), digest_size=8).hexdigest()
+    return os.path.join(run_dir, "pods", name)  # noqa: PTH118
+
+
+def pod_of(argv: list[str], namespace: str, cwd: str, run_dir: str) -> str:
+    """The pod, NAMESPACE/ID, of the container that a command line is about; `namespace` is the environment's.
+
+    That is what the bundle says; a container that is in no pod is one itself. Where the bundle is gone, the pod whose
+    journal knows the container. `/` for a command line about no container, or one that no daemon would accept.
+    """
+    namespace = _flag(argv, "namespace") or namespace
+    container = _flag(argv, "id")
+    if not (_is_identifier(namespace) and _is_identifier(container)):
+        return _NO_POD
+    own = f"{namespace}/{container}"
+    try:
+        with open(os.path.join(_flag(argv, "bundle") or cwd, "config.json"), "rb") as file:  # noqa: PTH118, PTH123
+            sandbox = sandbox_in(file.read())
+    except OSError:
+        return _known(run_dir, namespace, container) or own
+    return f"{namespace}/{sandbox}" if sandbox else own
+
+
+def _flag(argv: list[str], name: str) -> str:
+    """A flag's value, as Go's flag package reads it; "" without."""
+    for position, word in enumerate(argv):
+        if word in (f"-{name}", f"--{name}"):
+            return argv[position + 1] if position + 1 < len(argv) else ""
+        if word.startswith((f"-{name}=", f"--{name}=")):
+            return word.partition("=")[2]
+    return ""
+
+
+def _is_identifier(value: object) -> bool:
+    """Whether containerd would take it for a namespace or an id; the rule is that of shim/sandbox/identifiers.py."""
+    if not isinstance(value, str) or not value.isascii() or len(value) > 76:
+        return False
+    return all(part.isalnum() for part in value.replace("_", ".").replace("-", ".").split("."))
+
+
+def sandbox_in(config: bytes) -> str:
+    """The sandbox that an OCI configuration names, "" where it names none: what is wrong with one, the daemon says."""
+    import json
+
+    try:
+        found = json.loads(config)
+    except (ValueError, RecursionError):
+        return ""
+    annotations = found.get("annotations") if isinstance(found, dict) else None
+    sandbox = annotations.get(_SANDBOX) if isinstance(annotations, dict) else None
+    return sandbox if isinstance(sandbox, str) and _is_identifier(sandbox) else ""
+
+
+def _known(run_dir: str, namespace: str, container: str) -> str:
+    """The pod whose daemon, alive or dead, has the container in its journal; "" when there is none."""
+    pods = os.path.join(run_dir, "pods")  # noqa: PTH118
+    try:
+        names = os.listdir(pods)  # noqa: PTH208
+    except OSError:
+        return ""
+    for name in names:
+        if os.path.exists(os.path.join(pods, name, "journal", f"{namespace}@{container}.json")):  # noqa: PTH110, PTH118
+            try:
+                with open(os.path.join(pods, name, "pod")) as file:  # noqa: PTH118, PTH123
+                    return file.read().strip()
+            except OSError:
+                continue
+    return ""
 
 
 def _connect(path: str) -> _socket.socket | None:
@@ -129,6 +218,104 @@ def _connect(path: str) -> _socket.socket | None:
     return connection
 
 
+class Daemon:
+    """The daemon to ask: where it is met, where it writes its log, how it is started."""
+
+    def __init__(self, run_dir: str, pod: str = "") -> None:
+        """`pod` is the one whose daemon is meant, NAMESPACE/ID; without, it is the node's."""
+        self._run_dir = run_dir
+        self._directory = pod_directory(run_dir, pod) if pod else run_dir
+        self._socket = os.path.join(self._directory, "shim.ttrpc")  # noqa: PTH118
+        self._lock = os.path.join(self._directory, "lock")  # noqa: PTH118
+        self._log = os.path.join(run_dir, "daemon.log")  # noqa: PTH118
+        self._pod = pod
+
+    def connect(self) -> _socket.socket:
+        """A connection to it; it is started if need be. Raises Failure."""
+        return _connect(self._socket) or self._start()
+
+    def _start(self) -> _socket.socket:
+        """Start it unless another courier is about to, and connect to it once it answers."""
+        lock = self._locked()
+        try:
+            # Whoever had the lock before may have started it.
+            connection = _connect(self._socket)
+            if connection is not None:
+                return connection
+            try:
+                return self._started()
+            except Failure:
+                self._leave()
+                raise
+        finally:
+            os.close(lock)
+
+    def _locked(self) -> int:
+        """The lock, held: of the directory that is there now. A pod's daemon removes both when it ends."""
+        import fcntl
+
+        while True:
+            for directory in (self._run_dir, os.path.dirname(self._directory), self._directory):  # noqa: PTH120
+                os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103
+            try:
+                lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, self._lock):
+                return lock
+            os.close(lock)
+
+    def _leave(self) -> None:
+        """Remove the directory of a pod's daemon that could not be started, if there is nothing in it."""
+        if self._pod:
+            try:
+                os.unlink(self._lock)  # noqa: PTH108
+                os.rmdir(self._directory)  # noqa: PTH106
+            except OSError:
+                return
+
+    def _started(self) -> _socket.socket:
+        command = _serve_command() + (["--pod", self._pod] if self._pod else [])
+        already = _log_size(self._log)
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+            )
+        except OSError as error:
+            raise Failure(f"the daemon cannot be started: {command[0]}: {error.strerror}") from None
+        deadline = time.monotonic() + _STARTING
+        while time.monotonic() < deadline:
+            connection = _connect(self._socket)
+            if connection is not None:
+                return connection
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                if not code:
+                    raise Ended("the daemon ended before it could be asked")
+                words = _last_line(self._log, already)
+                raise Failure(f"the daemon ended with status {code}: {words} (see {self._log})")
+            time.sleep(0.01)
+        raise Failure(f"the daemon did not answer within {_STARTING:g} s; see {self._log}")
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether the open file is the one that is at `path` now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
 def _serve_command() -> list[str]:
     """The daemon's command: beside this program, where one installation puts both."""
     named = os.environ.get("UNIKERNEL_SHIM_DAEMON")
@@ -138,57 +325,36 @@ def _serve_command() -> list[str]:
     return [beside, "serve"]
 
 
-def _last_line(path: str) -> str:
-    """What the daemon said last, which is why it ended."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            lines = file.read()[-4096:].decode(errors="replace").strip().splitlines()
-    except OSError:
-        return "no word of it"
-    return lines[-1] if lines else "no word of it"
-
-
-def _start_daemon(run_dir: str, path: str) -> _socket.socket:
-    """Start the daemon unless another courier is about to, and connect to it once it answers."""
+def _log_size(path: str) -> int:
+    """The log's size; one that has become too large makes way for a new one first, and is kept until the next does."""
     import fcntl
 
-    os.makedirs(run_dir, mode=0o700, exist_ok=True)  # noqa: PTH103
-    lock = os.open(os.path.join(run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # noqa: PTH118
+    log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Whoever had the lock before may have started it.
-        connection = _connect(path)
-        if connection is not None:
-            return connection
-        log = os.path.join(run_dir, "daemon.log")  # noqa: PTH118
-        command = _serve_command()
-        try:
-            pid = os.posix_spawn(
-                command[0],
-                command,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                    (os.POSIX_SPAWN_DUP2, 1, 2),
-                ],
-                setsid=True,
-            )
-        except OSError as error:
-            raise Failure(f"the daemon cannot be started: {command[0]}: {error.strerror}") from None
-        deadline = time.monotonic() + _STARTING
-        while time.monotonic() < deadline:
-            connection = _connect(path)
-            if connection is not None:
-                return connection
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                code = os.waitstatus_to_exitcode(status)
-                raise Failure(f"the daemon ended with status {code}: {_last_line(log)} (see {log})")
-            time.sleep(0.01)
-        raise Failure(f"the daemon did not answer within {_STARTING:g} s; see {log}")
+        # Couriers of other pods are here too, and the old log is lost where two of them move one away.
+        fcntl.flock(log, fcntl.LOCK_EX)
+        size = os.fstat(log).st_size
+        if size <= _LOG_LIMIT or not _is_at(log, path):
+            return size
+        os.rename(path, f"{path}.1")  # noqa: PTH104
+        return 0
     finally:
-        os.close(lock)
+        os.close(log)
+
+
+def _last_line(path: str, already: int) -> str:
+    """What a daemon said last, which is why it ended; before it there were `already` bytes.
+
+    Why it could not start it says in plain words. Other pods' daemons write there too, each line an object.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            file.seek(max(already, os.fstat(file.fileno()).st_size - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return "no word of it"
+    plain = [line for line in lines if not line.startswith("{")] or lines
+    return plain[-1] if plain else "no word of it"
 
 
 def _receive(connection: _socket.socket, count: int) -> bytes:
@@ -196,7 +362,7 @@ def _receive(connection: _socket.socket, count: int) -> bytes:
     while len(data) < count:
         chunk = connection.recv(count - len(data))
         if not chunk:
-            raise Failure("the daemon closed the connection")
+            raise Failure("the daemon closed the connection") if data else Ended("the daemon closed the connection")
         data += chunk
     return data
 
@@ -213,10 +379,8 @@ def _stdin() -> bytes:
     return data
 
 
-def _ask(frame: bytes) -> tuple[int, bytes, bytes]:
-    run_dir = _run_dir()
-    path = os.path.join(run_dir, "shim.ttrpc")  # noqa: PTH118
-    connection = _connect(path) or _start_daemon(run_dir, path)
+def _ask(connection: _socket.socket, frame: bytes) -> tuple[int, bytes, bytes]:
+    """One request and its reply. Raises Ended when there was none, Failure."""
     connection.settimeout(_ANSWER)
     try:
         while frame:
@@ -226,17 +390,32 @@ def _ask(frame: bytes) -> tuple[int, bytes, bytes]:
         if header[8] != _RESPONSE or length > _LIMIT:
             raise Failure("the daemon's answer cannot be read")
         return reply(_receive(connection, length))
+    except (BrokenPipeError, ConnectionResetError):
+        raise Ended("the daemon closed the connection") from None
     except TimeoutError:
         raise Failure(f"the daemon did not answer within {_ANSWER:g} s") from None
     finally:
         connection.close()
 
 
+def _run() -> tuple[int, bytes, bytes]:
+    run_dir, grouped = settings(os.environ.get("UNIKERNEL_SHIM_CONFIG") or "/etc/unikernel-shim/config.toml")
+    cwd = os.getcwdb()  # noqa: PTH109
+    frame = request([os.fsencode(word) for word in sys.argv], dict(os.environb), cwd, _stdin())
+    pod = pod_of(sys.argv[1:], os.environ.get("NAMESPACE", ""), os.fsdecode(cwd), run_dir) if grouped else ""
+    daemon = Daemon(run_dir, pod)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _ask(daemon.connect(), frame)
+        except Ended:
+            continue
+    return _ask(daemon.connect(), frame)
+
+
 def main() -> int:
     """Run once; the return value is the exit code."""
     try:
-        frame = request([os.fsencode(word) for word in sys.argv], dict(os.environb), os.getcwdb(), _stdin())  # noqa: PTH109
-        code, out, err = _ask(frame)
+        code, out, err = _run()
     except (Failure, OSError) as error:
         code, out, err = 1, b"", f"containerd-shim-unikernel-v2: {error}\n".encode()
     os.write(1, out)

@@ -1,25 +1,32 @@
-"""The service itself: reads the configuration, wires the parts, runs the loop until a signal."""
+"""The service itself: reads the configuration, wires the parts, runs the loop until a signal.
+
+One serves the node. With `grouping = "pod"` couriers start one for each pod: the same in a run directory of its own,
+which ends with the pod.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import uvloop
 
-from shim import __version__, faults, log
+from shim import __version__, faults, log, rundir
 from shim.config import Config
-from shim.errors import NodeFault
+from shim.errors import InvalidRequest
 from shim.events import Publisher
 from shim.guests.registry import guests
 from shim.journal import Journal, Record, Step
+from shim.lifetime import Lifetime
 from shim.monitors.registry import monitors
+from shim.network.kernel.namespace import all_settled
 from shim.oci import engine, orphans
 from shim.oci.engine import Engine, Limits
 from shim.process.reaper import Reaper
@@ -30,6 +37,7 @@ from shim.rpc.namespaced import NamespacedDoors
 from shim.rpc.scrapes import ScrapeServer
 from shim.rpc.service import Service, from_descriptor
 from shim.rpc.ttrpc_server import TtrpcServer
+from shim.sandbox import identifiers
 from shim.sandbox.adoption import adopt_all
 from shim.sandbox.checks import Checker
 from shim.sandbox.node import Node
@@ -49,21 +57,14 @@ from shim.wire import courier_pb2, inspection_pb2, services_sandbox_v1_pb2, task
 _log = log.get(__name__)
 
 
-async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> Node:
-    """Everything sandboxes work with, on the running loop. Raises NodeFault where the node lacks something."""
-    try:
-        config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("engine", "engine/calls", "containers", "sandboxes", "tty", "ns"):
-            (config.run_dir / name).mkdir(mode=0o700, exist_ok=True)
-        for name in ("engine/calls", "tty"):
-            for leftover in (config.run_dir / name).iterdir():  # of calls that a former daemon died in
-                leftover.unlink(missing_ok=True)
-    except OSError as error:
-        raise NodeFault(
-            f"the run directory cannot be made: {os.strerror(error.errno or 0)}",
-            subject=os.fspath(config.run_dir),
-            remedy="run as root, or set run_dir",
-        ) from error
+_UNDELIVERED = 30.0  # seconds for a containerd that is away to come back for the events of a pod that is gone
+_HELD = 0.2  # seconds to the next attempt to end, where a courier is about to ask for something
+
+
+async def make_node(config: Config, announce: Callable[[Occurrence], None], memory: Path | None = None) -> Node:
+    """Everything sandboxes work with, on the running loop. `memory` is a directory for what is found out of the
+    machine, by default the run directory. Raises NodeFault where the node lacks something."""
+    rundir.make(config.run_dir)
     seal_inherited()
     step = faults.from_environment()
     reaper = Reaper()
@@ -77,7 +78,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None]) -> N
         journal=journal,
         pods=pods,
         guests=guests(),
-        monitors=monitors(config.monitors, functools.partial(run, reaper), config.run_dir),
+        monitors=monitors(config.monitors, functools.partial(run, reaper), memory or config.run_dir),
         announce=announce,
     )
 
@@ -96,26 +97,104 @@ async def _engine(config: Config, reaper: Reaper) -> Engine:
     return await engine.find(reaper, config.engine.path, root, root / "calls", limits)
 
 
-def serve(config: Config) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises NodeFault when it cannot start."""
+def serve(config: Config, pod: str | None = None) -> None:
+    """Run the node's daemon until SIGTERM or SIGINT; or that of `pod`, NAMESPACE/ID, until the pod is gone.
+
+    `/` is no pod: that one answers what concerns none. Raises NodeFault when it cannot start, InvalidRequest for what
+    is not a pod.
+    """
     as_json = {"auto": None, "json": True, "text": False}[config.log.format]
-    log.configure(config.log.level, json=as_json)
-    uvloop.run(_serve(config))
+    namespace, sandbox = _parts(pod) if pod is not None else ("", "")
+    ids = {"sandbox": sandbox, "namespace": namespace} if pod is not None else {}
+    log.configure(config.log.level, json=as_json, ids=ids)
+    uvloop.run(_serve(config) if pod is None else _serve_pod(config, pod, namespace))
 
 
-async def _serve(config: Config) -> None:
+def _parts(pod: str) -> tuple[str, str]:
+    namespace, slash, sandbox = pod.partition("/")
+    if not slash:
+        raise InvalidRequest("not a pod", subject=repr(pod), remedy="give NAMESPACE/ID")
+    if pod != slash:
+        identifiers.check(namespace, "namespace")
+        identifiers.check(sandbox, "sandbox id")
+    return namespace, sandbox
+
+
+def _stopping() -> asyncio.Event:
+    """Set by the signals that end a daemon."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
+    return stopping
+
+
+async def _serve(config: Config) -> None:
+    stopping = _stopping()
+    async with _serving(config) as running:
+        await stopping.wait()
+        _log.info("stopping", sandboxes=len(running.sandboxes.all()))
+
+
+async def _serve_pod(node: Config, pod: str, namespace: str) -> None:
+    stopping = _stopping()
+    config = node.within(pod)
+    async with (
+        rundir.of_pod(config.run_dir, pod) as directory,
+        _serving(config, _Pod(namespace, node.run_dir)) as running,
+    ):
+        gone = asyncio.ensure_future(_gone(running, directory))
+        gone.add_done_callback(lambda _: stopping.set())
+        await stopping.wait()
+        _log.info("stopping", sandboxes=len(running.sandboxes.all()))
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+
+
+async def _gone(running: _Running, directory: rundir.PodDirectory) -> None:
+    """Return when the pod is gone, all is told, and nobody can ask this daemon for anything any more."""
+    assert running.doors.lifetime is not None
+    while True:
+        await running.doors.lifetime.over()
+        await running.publisher.flush(_UNDELIVERED)
+        if directory.hold():
+            if running.doors.lifetime.left == 0:
+                # Nothing else runs before calls are refused: a courier gets an answer that holds, or asks the next.
+                await running.doors.ttrpc.stop(_HELD)
+                return
+            directory.let_go()
+        await asyncio.sleep(_HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """What the daemon of one pod knows of it: its containerd namespace, and the run directory of the node."""
+
+    namespace: str
+    node_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A daemon that serves."""
+
+    sandboxes: Sandboxes
+    publisher: Publisher
+    doors: _Doors
+
+
+@contextlib.asynccontextmanager
+async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
+    """Take over what a former daemon left, and serve: `pod` alone, or the node."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
-    node = await make_node(config, announcer(publisher, default))
+    node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
     sandboxes = Sandboxes(node)
     publisher.resync = functools.partial(_tell_present, node, sandboxes, default)
     await adopt_all(node, sandboxes)
     checker = Checker()
-    doors = _doors(config, sandboxes, checker)
+    doors = _doors(config, sandboxes, checker, pod)
     scrapes = await _scrapes(config, sandboxes, checker, publisher)
     try:
         await doors.grpc.start(config.grpc_socket)
@@ -127,8 +206,7 @@ async def _serve(config: Config) -> None:
             engine=node.engine.binary,
             pid=os.getpid(),
         )
-        await stopping.wait()
-        _log.info("stopping", sandboxes=len(sandboxes.all()))
+        yield _Running(sandboxes, publisher, doors)
     finally:
         # Monitors live on: the journal lets the next daemon adopt them.
         await asyncio.gather(
@@ -137,6 +215,7 @@ async def _serve(config: Config) -> None:
         if scrapes is not None:
             await scrapes.stop()
         await publisher.close(config.stop_grace)
+        await all_settled(config.stop_grace)
         node.stop()
 
 
@@ -147,11 +226,12 @@ def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: s
 
 @dataclass(frozen=True, slots=True)
 class _Doors:
-    """Where the daemon is spoken to."""
+    """Where the daemon is spoken to, and for how long, where that is not for ever."""
 
     ttrpc: TtrpcServer
     namespaced: NamespacedDoors
     grpc: GrpcServer
+    lifetime: Lifetime | None
 
 
 async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> ScrapeServer | None:
@@ -165,7 +245,7 @@ async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publi
     return server
 
 
-def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
+def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | None) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
@@ -175,11 +255,20 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
             pb.DESCRIPTOR.services_by_name["Task"], handlers, cancellable={"Create", "Wait"}, endless={"Wait"}
         )
 
+    async def only_door(_: str) -> Path:
+        return config.ttrpc_socket
+
     # containerd 1.x knows Task v2 alone, and speaks to shims over ttrpc alone.
     v2, v3 = task(task_v2_pb2), task(task_v3_pb2)
     namespaced = NamespacedDoors(config.run_dir / "ns", (v2,))
     bootstrap = BootstrapService(
-        sandboxes, destinations, Versions(ask_version), config, __version__, door=namespaced.path
+        sandboxes,
+        destinations,
+        Versions(ask_version),
+        config,
+        __version__,
+        door=namespaced.path if pod is None else only_door,
+        run_dir=config.run_dir if pod is None else pod.node_dir,
     )
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
     controller = from_descriptor(
@@ -193,4 +282,14 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker) -> _Doors:
         InspectionService(sandboxes, checker),
         cancellable={"List", "Inspect", "Check"},
     )
-    return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)))
+    if pod is None:
+        return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)), None)
+    lifetime = Lifetime(
+        empty=lambda: not sandboxes.all(),
+        announced=lambda: destinations.announced,
+        connected=lambda: bool(ttrpc.connections),
+    )
+    # All calls are of the pod's namespace, so no further door must say which one it is.
+    ttrpc = TtrpcServer(map(lifetime.watch, (v2, v3, courier)), pod.namespace)
+    grpc = GrpcServer(map(lifetime.watch, (v3, controller, inspection)))
+    return _Doors(ttrpc, namespaced, grpc, lifetime)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import structlog
@@ -14,13 +15,15 @@ import structlog
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def configure(level: str = "info", *, json: bool | None = None) -> None:
-    """Set up logging to stderr; `json` defaults to whether stderr is not a terminal."""
+def configure(level: str = "info", *, json: bool | None = None, ids: Mapping[str, str] | None = None) -> None:
+    """Set up logging to stderr; `json` defaults to whether stderr is not a terminal. `ids` are on every line."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)
     )
+    common = dict(ids or {})
     processors: list[structlog.typing.Processor] = [
+        lambda logger, method, event: {**common, **event},
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

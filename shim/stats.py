@@ -232,6 +232,13 @@ def pids(paths: CgroupPaths) -> list[int]:
     return sorted(found)
 
 
+def frozen(paths: CgroupPaths) -> bool:
+    """Whether the cgroup's processes are frozen, or are being (cgroup-v1/freezer-subsystem.rst, cgroup-v2.rst)."""
+    if "freezer" in paths.v1:
+        return _text(paths.v1["freezer"] / "freezer.state").strip() in ("FROZEN", "FREEZING")
+    return paths.v2 is not None and _text(paths.v2 / "cgroup.freeze").strip() == "1"
+
+
 def read(paths: CgroupPaths) -> CgroupStats:
     """The counters now. Raises NotFound when the cgroup is gone, or goes while it is read."""
     # A hybrid node has its controllers in v1 and nothing but names in v2.

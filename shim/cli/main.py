@@ -49,12 +49,15 @@ def main(context: click.Context, config_path: Path | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--pod", metavar="NAMESPACE/ID", help="Serve this pod alone, and end with it: what couriers do with grouping = pod."
+)
 @click.pass_obj
-def serve(config_path: Path | None) -> None:
+def serve(config_path: Path | None, pod: str | None) -> None:
     """Run the node's service until SIGTERM."""
     from shim import config, daemon
 
-    daemon.serve(config.load(config_path))
+    daemon.serve(config.load(config_path), pod)
 
 
 @main.command("config")

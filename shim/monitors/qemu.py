@@ -237,6 +237,6 @@ class Qemu:
         return found.acceleration if found.key == key else None
 
     def _remember(self, key: str, found: Acceleration) -> None:
-        draft = self._memory.with_suffix(".draft")
+        draft = self._memory.with_suffix(f".{os.getpid()}")  # pods' daemons remember in one place
         draft.write_bytes(msgspec.json.encode(_Finding(key=key, acceleration=found)))
         draft.replace(self._memory)

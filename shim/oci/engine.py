@@ -192,19 +192,14 @@ class Engine:
         log_name: str = "",
     ) -> None:
         journal = self._scratch(f"{log_name or container}.{arguments[0]}.log")
-        argv = [
-            self.binary,
-            "--root",
-            os.fspath(self.root),
-            "--log",
-            os.fspath(journal),
-            "--log-format",
-            "json",
-        ]
+        argv = [self.binary, "--root", os.fspath(self.root), "--log-format", "json"]
+        if fds:
+            # Where the program is given our streams they are not the engine's to complain on. Elsewhere no file is
+            # needed, and an end does not depend on a disk with room for one.
+            argv += ["--log", os.fspath(journal)]
         if systemd:
             argv.append("--systemd-cgroup")
         try:
-            # Where the program is given our streams the engine must not capture them: they are its child's.
             done = await run(self._reaper, [*argv, *arguments], timeout=self._limits.timeout, fds=fds, capture=not fds)
             if done.status:
                 raise Unexpected(f"OCI runtime {arguments[0]} failed: {_words(journal, done)}", subject=container)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from shim import log
-from shim.errors import ShimError
+from shim import log, stats
+from shim.errors import NotFound, ShimError
 from shim.oci import bundle
 from shim.process import pidfd
 from shim.process.relay import Overheard
@@ -58,10 +58,20 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     if record.exit is not None:
         container.init.end(record.exit)
         return
+    if alive and record.running and await asyncio.to_thread(_is_frozen, record.pid):
+        container.init.become(Status.PAUSED)
     if alive and not record.streams.terminal:
         await _reopen(node, container)
     container.supervise(node.reaper.adopt(record.pid, record.started))
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
+
+
+def _is_frozen(pid: int) -> bool:
+    """The kernel's word: a journal could not say which came first, the pause or the daemon's end."""
+    try:
+        return stats.frozen(stats.cgroup_of(pid))
+    except NotFound:
+        return False
 
 
 def _lives(record: ContainerRecord) -> bool:

@@ -92,14 +92,17 @@ class BootstrapService:
         config: Config,
         version: str,
         door: Callable[[str], Awaitable[Path]],
+        run_dir: Path,
     ) -> None:
-        """`door` gives the socket whose calls are of one namespace, for a containerd that does not say which."""
+        """`door` gives the socket whose calls are of one namespace, for a containerd that does not say which. `run_dir`
+        is the node's."""
         self._sandboxes = sandboxes
         self._destinations = destinations
         self._versions = versions
         self._door = door
         self._config = config
         self._version = version
+        self._run_dir = run_dir
 
     async def run(self, request: courier_pb2.CourierRequest, call: Call) -> courier_pb2.CourierReply:
         """One run of the courier. A failure is its exit code and stderr, which containerd shows to its user."""
@@ -159,7 +162,7 @@ class BootstrapService:
 
     def _info(self) -> bytes:
         info = types_pb2.RuntimeInfo(name=RUNTIME, version=types_pb2.RuntimeVersion(version=self._version, revision=""))
-        info.annotations["io.unikernel.run-dir"] = os.fspath(self._config.run_dir)
+        info.annotations["io.unikernel.run-dir"] = os.fspath(self._run_dir)
         return info.SerializeToString()
 
 

@@ -178,7 +178,7 @@ class TaskService:
         return self._pb.ConnectResponse(shim_pid=os.getpid(), task_pid=pid)
 
     async def shutdown(self, request: Any, call: Call) -> Empty:
-        """containerd asks this when a task is gone; a service for the whole node stays."""
+        """containerd asks this when a task is gone; a service for the whole node stays, a pod's knows when to end."""
         return Empty()
 
     async def close_io(self, request: Any, call: Call) -> Empty:

@@ -15,12 +15,19 @@ class Daemon(Server):
     """The daemon. `start` waits for both of its doors."""
 
     def __init__(
-        self, node: Node, *, name: str = "daemon", more: str = "", env: Mapping[str, str] | None = None
+        self,
+        node: Node,
+        *,
+        name: str = "daemon",
+        more: str = "",
+        env: Mapping[str, str] | None = None,
+        grouping: str = "node",
     ) -> None:
-        """`more` is TOML put behind the node's own settings, `env` goes into its environment."""
+        """`more` is TOML put behind the node's own settings, `env` goes into its environment, `grouping` is what
+        couriers go by."""
         self.run_dir = node.base / "run"
         self.config = node.base / f"{name}.toml"
-        self.config.write_text(configuration(node, self.run_dir) + more)
+        self.config.write_text(f'grouping = "{grouping}"\n' + configuration(node, self.run_dir) + more)
         command = [str(paths.DAEMON), "serve"]
         super().__init__(node, name, command, self.run_dir / "shim.sock", {**environment(self.config), **(env or {})})
         place()

@@ -247,3 +247,20 @@ def test_this_very_process() -> None:
     except NotFound:
         pytest.skip("no cgroup file system is mounted here")
     assert found.cpu is None or found.cpu.total > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("freezer.state", "FROZEN\n", True),
+        ("freezer.state", "FREEZING\n", True),
+        ("freezer.state", "THAWED\n", False),
+        ("cgroup.freeze", "1\n", True),
+        ("cgroup.freeze", "0\n", False),
+    ],
+)
+def test_what_is_frozen(file: str, text: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(text)
+    v1 = {"freezer": tmp_path} if file == "freezer.state" else {}
+    assert stats.frozen(stats.CgroupPaths(v1, None if v1 else tmp_path)) is expected
+    assert not stats.frozen(stats.CgroupPaths({"freezer": tmp_path / "gone"}, None))

@@ -101,6 +101,13 @@ class Namespace:
             self._descriptor = -1
 
 
+async def all_settled(timeout: float) -> None:
+    """Wait `timeout` seconds at most until nothing goes on in the background of any namespace: it would end with us."""
+    under_way = [future for futures in tuple(_background.values()) for future in tuple(futures)]
+    if under_way:
+        await asyncio.wait([asyncio.wrap_future(future) for future in under_way], timeout=timeout)
+
+
 async def open_namespace(path: Path) -> Namespace:
     """Open the namespace at `path`. Cancelled, it leaves nothing open.
 

@@ -1,0 +1,76 @@
+"""Of several daemons, the one that knows the pod answers the command line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from shim.cli.client import ask
+from shim.config import Config
+from shim.errors import InvalidRequest, NotFound, Unreachable
+from shim.wire import inspection_pb2 as pb
+
+Serve = Callable[[str, str], None]
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="uks") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def serve(run_dir: Path) -> Iterator[Serve]:
+    """Have a daemon at a path below the run directory that knows one pod."""
+    with ExitStack() as stack:
+
+        def start(path: str, knows: str) -> None:
+            def inspect(request: bytes, context: grpc.ServicerContext) -> bytes:
+                if pb.InspectRequest.FromString(request).pod != knows:
+                    context.abort(grpc.StatusCode.NOT_FOUND, "there is no such pod")
+                return pb.InspectResponse(json=path).SerializeToString()
+
+            handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(inspect)
+            server = grpc.server(ThreadPoolExecutor(1))
+            name = pb.DESCRIPTOR.services_by_name["Inspection"].full_name
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Inspect": handler}),))
+            (run_dir / path).parent.mkdir(parents=True, exist_ok=True)
+            server.add_insecure_port(f"unix:{run_dir / path}")
+            server.start()
+            stack.callback(lambda: server.stop(0).wait())
+
+        yield start
+
+
+def inspect(run_dir: Path, pod: str) -> str:
+    return ask(Config(run_dir=run_dir), "Inspect", pb.InspectRequest(pod=pod), pb.InspectResponse).json
+
+
+def test_the_daemon_that_knows_the_pod_answers(run_dir: Path, serve: Serve) -> None:
+    serve("shim.sock", "plugin")
+    serve("pods/1/shim.sock", "first")
+    serve("pods/2/shim.sock", "second")
+    (run_dir / "pods" / "0").mkdir()
+    (run_dir / "pods" / "0" / "shim.sock").touch()  # of one that was killed
+    assert inspect(run_dir, "plugin") == "shim.sock"
+    assert inspect(run_dir, "second") == "pods/2/shim.sock"
+    with pytest.raises(NotFound, match="no such pod"):
+        inspect(run_dir, "third")
+
+
+def test_two_that_know_a_pod_of_that_name(run_dir: Path, serve: Serve) -> None:
+    serve("pods/1/shim.sock", "web")
+    serve("pods/2/shim.sock", "web")
+    with pytest.raises(InvalidRequest, match="2 pods are meant"):
+        inspect(run_dir, "web")
+
+
+def test_none_that_answers(run_dir: Path) -> None:
+    with pytest.raises(Unreachable, match="does not answer"):
+        inspect(run_dir, "web")
