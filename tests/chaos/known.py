@@ -15,8 +15,8 @@ APART: dict[Verb, tuple[frozenset[Fault], str]] = {
     ),
 }
 
-#: After what the daemon may keep something, in its list or its run directory, until it is started anew; the next one must
-#: keep nothing.
+#: After what the daemon may keep something, in its list or its run directory, until it is started anew; the next one
+#: must keep nothing.
 UNTIL_RESTART: dict[Fault, str] = {
     Fault.ENGINE_FAILS: "a teardown that failed (the engine's delete) is tried again by nobody but the next daemon, not"
     " even where a courier's `delete` asked for it, which containerd runs only once",
