@@ -50,9 +50,18 @@ from shim.services.bootstrap import BootstrapService
 from shim.services.controller import ControllerService
 from shim.services.destinations import Destinations
 from shim.services.inspection import InspectionService
+from shim.services.pods import Pods
+from shim.services.sandbox import SandboxService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
-from shim.wire import courier_pb2, inspection_pb2, services_sandbox_v1_pb2, task_v2_pb2, task_v3_pb2
+from shim.wire import (
+    courier_pb2,
+    inspection_pb2,
+    runtime_sandbox_v1_pb2,
+    services_sandbox_v1_pb2,
+    task_v2_pb2,
+    task_v3_pb2,
+)
 
 _log = log.get(__name__)
 
@@ -271,11 +280,18 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
         run_dir=config.run_dir if pod is None else pod.node_dir,
     )
     courier = from_descriptor(courier_pb2.DESCRIPTOR.services_by_name["Bootstrap"], bootstrap)
+    pods = Pods(sandboxes, destinations)
     controller = from_descriptor(
         services_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Controller"],
-        ControllerService(sandboxes, config),
+        ControllerService(pods, config),
         cancellable={"Wait"},
         endless={"Wait"},
+    )
+    sandbox = from_descriptor(
+        runtime_sandbox_v1_pb2.DESCRIPTOR.services_by_name["Sandbox"],
+        SandboxService(pods),
+        cancellable={"WaitSandbox"},
+        endless={"WaitSandbox"},
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
@@ -283,13 +299,14 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
         cancellable={"List", "Inspect", "Check"},
     )
     if pod is None:
-        return _Doors(TtrpcServer((v2, v3, courier)), namespaced, GrpcServer((v3, controller, inspection)), None)
+        ttrpc, grpc = TtrpcServer((v2, v3, sandbox, courier)), GrpcServer((v3, controller, sandbox, inspection))
+        return _Doors(ttrpc, namespaced, grpc, None)
     lifetime = Lifetime(
         empty=lambda: not sandboxes.all(),
         announced=lambda: destinations.announced,
-        connected=lambda: bool(ttrpc.connections),
+        connected=lambda: bool(own.connections),
     )
     # All calls are of the pod's namespace, so no further door must say which one it is.
-    ttrpc = TtrpcServer(map(lifetime.watch, (v2, v3, courier)), pod.namespace)
-    grpc = GrpcServer(map(lifetime.watch, (v3, controller, inspection)))
-    return _Doors(ttrpc, namespaced, grpc, lifetime)
+    own = TtrpcServer(map(lifetime.watch, (v2, v3, sandbox, courier)), pod.namespace)
+    grpc = GrpcServer(map(lifetime.watch, (v3, controller, sandbox, inspection)))
+    return _Doors(own, namespaced, grpc, lifetime)

@@ -91,6 +91,10 @@ class Journal(Generic[Record]):
             return
         self._step("forget", key, done=True)
 
+    def keys(self) -> set[str]:
+        """The keys of all records, readable or not."""
+        return {path.stem for path in self._directory.glob("*.json")}
+
     def records(self) -> dict[str, Record]:
         """All records by key. One that cannot be read is logged and kept on disk for a human."""
         found: dict[str, Record] = {}

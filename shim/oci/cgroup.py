@@ -1,4 +1,4 @@
-"""A container's cgroup where no engine removes it any more: an engine that was killed half way forgets what it made."""
+"""Cgroups that no engine looks after: a pod's, and a container's whose engine was killed half way and forgot it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ _log = log.get(__name__)
 
 _DYING = 5.0  # seconds in which processes that were killed leave their cgroup
 _AGAIN = 0.005
+
+
+def parent_path(parent: str) -> str:
+    """The path of a pod's cgroup, which CRI names by its path, or by its slice's name where systemd made it.
+
+    A slice is inside those that its name begins with: a-b.slice is /a.slice/a-b.slice (systemd.slice(5)).
+    """
+    if parent.startswith("/") or not parent.endswith(".slice"):
+        return f"/{parent.strip('/')}"
+    words = parent.removesuffix(".slice").split("-")
+    return "".join(f"/{'-'.join(words[:count])}.slice" for count in range(1, len(words) + 1))
 
 
 def sweep(path: str) -> None:

@@ -19,6 +19,8 @@ from shim.monitors.base import Launch
 
 Spec = dict[str, Any]
 
+#: Where a container looks for the memory that it shares by name (shm_open(3)).
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
 #: Where the monitor sees the kernel and the initrd.
 KERNEL = Path("/unikernel/kernel")
 INITRD = Path("/unikernel/initrd")
@@ -33,6 +35,13 @@ _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 _READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
+# What of /proc tells about the node or changes it: the defaults of containerd (pkg/oci/spec.go). root may write to
+# /proc/sys without any capability (kernel, net and fs sysctls ask for the owner alone).
+_MASKED_PATHS = (
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
+    *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),
+)
+_READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -150,8 +159,9 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
     }
     linux = dict(spec.get("linux") or {})
     resources = dict(linux.get("resources") or {})
+    # A privileged container's own list allows every device of the node, and a device of the pod's is not the guest's.
     resources["devices"] = [
-        *(resources.get("devices") or [{"allow": False, "access": "rwm"}]),
+        {"allow": False, "access": "rwm"},
         *({"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": "rw"} for d in devices),
     ]
     linux |= {
@@ -169,6 +179,8 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
             for d in devices
         ],
         "namespaces": _monitor_namespaces(linux.get("namespaces") or [], netns if launch.by_name else ""),
+        "maskedPaths": _union(linux.get("maskedPaths"), _MASKED_PATHS),
+        "readonlyPaths": _union(linux.get("readonlyPaths"), _READ_ONLY_PATHS),
     }
     # A monitor neither mounts nor shares anything; the image's own propagation wishes do not concern it.
     linux.pop("rootfsPropagation", None)
@@ -176,7 +188,7 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
         **{key: value for key, value in spec.items() if key != "hooks"},
         "process": process,
         "root": {"path": str(root), "readonly": True},
-        "mounts": _monitor_mounts(launch, files),
+        "mounts": _monitor_mounts(launch, files, terminal=bool(process.get("terminal"))),
         "linux": linux,
     }
 
@@ -187,7 +199,11 @@ def _monitor_namespaces(wanted: list[dict[str, Any]], netns: str) -> list[dict[s
     return [*({"type": kind} for kind in ("mount", "pid", "ipc", "uts")), network, *kept]
 
 
-def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
+def _union(asked: list[str] | None, always: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys([*always, *(asked or [])]))
+
+
+def _monitor_mounts(launch: Launch, files: Files, *, terminal: bool) -> list[dict[str, Any]]:
     def bind(source: Path, target: Path, *options: str) -> dict[str, Any]:
         return {
             "destination": str(target),
@@ -205,6 +221,10 @@ def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
             "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"],
         },
     ]
+    if terminal:
+        # The engine opens the pair of the console in the container's own devpts.
+        options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+        mounts.append({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options})
     mounts += [bind(share, share) for share in launch.shares]
     mounts.append(bind(files.kernel, KERNEL, "noexec"))
     if files.initrd is not None:
@@ -212,18 +232,20 @@ def _monitor_mounts(launch: Launch, files: Files) -> list[dict[str, Any]]:
     return mounts
 
 
-def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str]) -> Spec:
+def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str], *, host_pid: bool = False) -> Spec:
     """An ordinary container's configuration for a pod that has no pause container.
 
     Where containerd meant the pause container's, the pod's own are put: `netns` ("" for the node's), and the pinned
-    ones by kind (a kind that is not pinned is the node's). Raises Unsupported for a shared process namespace, which
-    lives and dies with a process of its own.
+    ones by kind (a kind that is not pinned is the node's). Raises Unsupported for a process namespace of the pod's own
+    (not `host_pid`), which lives and dies with a process of its own.
     """
     namespaces: list[dict[str, Any]] = []
     for entry in spec["linux"]["namespaces"]:
         kind = entry.get("type")
         if not is_missing_pause(str(entry.get("path") or "")):
             namespaces.append(entry)
+        elif kind == "pid" and host_pid:
+            continue
         elif kind == "pid":
             raise Unsupported(
                 "a shared process namespace needs a pause container",
@@ -236,3 +258,25 @@ def in_pod_without_pause(spec: Spec, netns: str, pinned: Mapping[str, str]) -> S
         elif kind in pinned:
             namespaces.append({"type": kind, "path": pinned[kind]})
     return {**spec, "linux": {**spec["linux"], "namespaces": namespaces}}
+
+
+def with_pod_files(spec: Spec, files: Mapping[str, str]) -> Spec:
+    """An ordinary container's configuration with its pod's files in it: `files` maps a path in the container to one on
+    the node. Where the pod mounts something of its own there, that stays; a /dev/shm of the container's alone goes."""
+    mounts = [entry for entry in spec.get("mounts") or [] if _destination(entry) != SHARED_MEMORY or _is_bind(entry)]
+    taken = {_destination(entry) for entry in mounts}
+    read_only = bool((spec.get("root") or {}).get("readonly"))
+    for inside, outside in files.items():
+        if inside not in taken:
+            mode = "ro" if read_only and inside != SHARED_MEMORY else "rw"
+            options = ["rbind", "rprivate", mode]
+            mounts.append({"destination": inside, "type": "bind", "source": outside, "options": options})
+    return {**spec, "mounts": mounts}
+
+
+def _destination(mount: dict[str, Any]) -> str:
+    return str(mount.get("destination") or "")
+
+
+def _is_bind(mount: dict[str, Any]) -> bool:
+    return not {"bind", "rbind"}.isdisjoint(mount.get("options") or ())

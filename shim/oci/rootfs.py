@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim.errors import NodeFault
+from shim.errors import NodeFault, Unsupported
 
 # include/uapi/linux/mount.h; the second member says whether the option sets or clears the flag.
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_SYNCHRONOUS, _MS_REMOUNT = 1, 2, 4, 8, 16, 32
@@ -58,6 +58,8 @@ _PROPAGATION = {
     "unbindable": _MS_UNBINDABLE,
     "runbindable": _MS_UNBINDABLE | _MS_REC,
 }
+# What containerd itself makes an idmapped mount of, for a pod in a user namespace (its core/mount, mount_linux.go).
+_ID_MAPS = ("uidmap=", "gidmap=")
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _CLONE_FS = 0x200  # include/uapi/linux/sched.h
 _PAGE = 4096  # the kernel copies at most one page of mount data
@@ -81,7 +83,10 @@ class _Arguments(msgspec.Struct, frozen=True):
 
 
 def parse_options(options: Sequence[str]) -> _Arguments:
-    """Split options into mount(2)'s flags, propagation flags (their own call) and file system data."""
+    """Split options into mount(2)'s flags, propagation flags (their own call) and file system data.
+
+    Raises Unsupported for one that asks for other owners than the files have.
+    """
     flags = propagation = 0
     data: list[str] = []
     for option in options:
@@ -90,6 +95,12 @@ def parse_options(options: Sequence[str]) -> _Arguments:
             flags = flags | flag if sets else flags & ~flag
         elif option in _PROPAGATION:
             propagation |= _PROPAGATION[option]
+        elif option.startswith(_ID_MAPS):
+            raise Unsupported(
+                "a user namespace needs a root file system with other owners, which this runtime does not mount",
+                subject="hostUsers",
+                remedy="leave hostUsers true",
+            )
         else:
             data.append(option)
     return _Arguments(flags, propagation, ",".join(data))

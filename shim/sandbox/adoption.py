@@ -8,6 +8,7 @@ can be asked for; its network is given back at once.
 from __future__ import annotations
 
 import asyncio
+import os
 
 from shim import log, stats
 from shim.errors import NotFound, ShimError
@@ -18,7 +19,7 @@ from shim.process.stdio import Descriptors, open_outputs, open_stdin
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
-from shim.sandbox.sandbox import Sandbox
+from shim.sandbox.sandbox import Sandbox, remove_own
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status
 from shim.sandbox.teardown import dismantle
@@ -28,6 +29,7 @@ _log = log.get(__name__)
 
 async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
     """Go through the journals; a record that can be neither adopted nor removed is logged and kept."""
+    await asyncio.to_thread(_remove_forgotten, node)
     for pod in (await asyncio.to_thread(node.pods.records)).values():
         sandboxes.restore(Sandbox.of(node, pod))
     for record in (await asyncio.to_thread(node.journal.records)).values():
@@ -35,6 +37,18 @@ async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
             await _adopt(node, sandboxes, record)
         except (ShimError, OSError) as error:
             _log.error("leftover", container=record.container, namespace=record.namespace, error=str(error))
+
+
+def _remove_forgotten(node: Node) -> None:
+    """Directories that no record speaks of: of ends that could not remove a file, as on a full or read-only disk."""
+    for kept, parent, remove in (
+        (node.pods.keys(), "sandboxes", remove_own),
+        (node.journal.keys(), "containers", bundle.remove),
+    ):
+        for directory in (node.config.run_dir / parent).iterdir():
+            if directory.name not in kept:
+                _log.warning("removing what no record speaks of", path=os.fspath(directory))
+                remove(directory)
 
 
 async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> None:

@@ -49,7 +49,7 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         container=order.id,
         sandbox=sandbox.id,
         bundle=order.bundle,
-        destination=order.destination,
+        destination=order.destination or sandbox.destination,
         streams=order.streams,
         user=int(spec["process"].get("user", {}).get("uid", 0)),
         cgroup=rewrite.cgroups_path(spec),

@@ -20,7 +20,7 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "id": sandbox.id,
         "namespace": sandbox.namespace,
         "pod": {"namespace": namespace, "name": name},
-        "sandboxer": "unikernel" if not sandbox.implied else "podsandbox" if name else "",
+        "sandboxer": _sandboxer(sandbox),
         "netns": _netns(sandbox),
         "created_at": time(sandbox.created_at),
         "stopped_at": time(sandbox.exit.at) if sandbox.exit else None,
@@ -34,6 +34,13 @@ def time(nanoseconds: int) -> str | None:
     if not nanoseconds:
         return None
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _sandboxer(sandbox: Sandbox) -> str:
+    """As a runtime's configuration calls what the pod was made by; "" outside CRI."""
+    if sandbox.pod is not None:
+        return "shim" if sandbox.pod.bundle else "unikernel"
+    return "podsandbox" if sandbox.pod_name[1] else ""
 
 
 def _netns(sandbox: Sandbox) -> str:

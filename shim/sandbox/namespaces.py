@@ -6,6 +6,7 @@ to files; nothing runs in them until a container joins.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -71,4 +72,6 @@ def unpin(directory: Path) -> None:
         target = directory / kind
         if target.exists():
             unmount_all(target)
-            target.unlink(missing_ok=True)
+            # On a file system that is read-only by now the empty file stays, and goes with its directory.
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)

@@ -12,18 +12,38 @@ from shim.process.stdio import Streams
 from shim.sandbox.state import SandboxStatus
 
 
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
+    """How the pod's containers find names, as resolv.conf(5) has it."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """What the Sandbox Controller's caller says of the pod. `netns` is "" for the node's own network."""
+    """What the Sandbox API's caller says of the pod.
+
+    `netns` is "" for the node's own network. Without `dns` names are found as the node finds them. `host_pid` and
+    `host_ipc` say that the node's processes and IPC are the pod's.
+    """
 
     netns: str = ""
     hostname: str = ""
     name: str = ""
     namespace: str = ""
+    dns: Dns | None = None
+    host_pid: bool = False
     host_ipc: bool = False
+    cgroup_parent: str = ""
+    """The pod's cgroup, as a path or as a systemd slice's name; "" where it has none of its own."""
+    bundle: str = ""
+    """What containerd made for the sandbox's shim; "" where it runs none."""
+    destination: str = ""
+    """Where the events of its containers go; "" for the configured containerd."""
 
 
 class SandboxRecord(msgspec.Struct, kw_only=True):
-    """One sandbox of the Sandbox Controller; what it pinned is under its directory, whatever the record says."""
+    """One sandbox of the Sandbox API; what it pinned is under its directory, whatever the record says."""
 
     namespace: str
     sandbox: str

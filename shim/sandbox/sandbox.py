@@ -12,7 +12,7 @@ from shim import log
 from shim.errors import Bug, ShimError, WrongState
 from shim.oci import rewrite
 from shim.process.reaper import Exit
-from shim.sandbox import namespaces
+from shim.sandbox import files, namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod, SandboxRecord
@@ -22,7 +22,7 @@ _log = log.get(__name__)
 
 
 class Sandbox:
-    """A sandbox made by the Sandbox Controller (`pod` given), or implied by the first container that names it."""
+    """A sandbox made by the Sandbox API (`pod` given), or implied by the first container that names it."""
 
     def __init__(self, node: Node, namespace: str, id: str, pod: Pod | None = None) -> None:
         self.node = node
@@ -40,6 +40,7 @@ class Sandbox:
         self.exit: Exit | None = None
         self._network_owner: str | None = None
         self._pinned: Mapping[str, str] | None = None
+        self._files: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.namespace}/{self.id} {self.status} containers={sorted(self.containers)}>"
@@ -55,6 +56,19 @@ class Sandbox:
         if self.pod is not None:
             return self.pod.namespace, self.pod.name
         return next((held.pod_name for held in self.containers.values()), ("", ""))
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The pod's own cgroup as CRI names it, "" where it has none or did not say."""
+        return self.pod.cgroup_parent if self.pod is not None else ""
+
+    @property
+    def destination(self) -> str:
+        """Where events go of containers that no courier was run for: where the pod's own go. "" for the configured."""
+        if self.pod is not None:
+            return self.pod.destination
+        pause = self.containers.get(self.id)
+        return pause.record.destination if pause is not None else ""
 
     @property
     def unikernel(self) -> Container | None:
@@ -93,19 +107,24 @@ class Sandbox:
         if path and pause is not None and path == f"/proc/{pause.init.pid}/ns/net":
             # containerd names the pause process, which may die before the unikernel; what the pause itself was given
             # is there until the CNI plugin's DEL has run.
-            return pause.netns or path
+            return path if pause.netns == "" else pause.netns
         return path
 
     async def ordinary(self, spec: rewrite.Spec) -> rewrite.Spec:
         """An ordinary container's configuration as this pod needs it: `spec` itself where nothing must change."""
         if self.pod is None or not rewrite.wants_pause(spec):
             return spec
-        if self._pinned is None and self.pod.netns:
+        if self._pinned is None:
             # A former daemon may have pinned them, and containers may be in them.
             self._pinned = await asyncio.to_thread(namespaces.pinned, self.directory) or await asyncio.to_thread(
                 namespaces.pin, self.directory, self.pod.hostname
             )
-        return rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned or {})
+        if self._files is None:
+            self._files = await asyncio.to_thread(files.make, self.directory, self.pod)
+        nodes = {"uts": not self.pod.netns, "ipc": self.pod.host_ipc}
+        own = {kind: path for kind, path in (self._pinned or {}).items() if not nodes[kind]}
+        spec = rewrite.in_pod_without_pause(spec, self.pod.netns, own, host_pid=self.pod.host_pid)
+        return rewrite.with_pod_files(spec, self._files)
 
     def note(self) -> None:
         """Write what the next daemon must know. Raises NodeFault. An implied sandbox is known by its containers."""
@@ -200,11 +219,14 @@ class Sandbox:
                 continue
             self.containers.pop(container.id, None)
         async with self.lock:
-            await asyncio.to_thread(self._remove_own)
+            await asyncio.to_thread(remove_own, self.directory)
         if failure is not None:
             raise failure
         self.node.pods.forget(f"{self.namespace}@{self.id}")
 
-    def _remove_own(self) -> None:
-        namespaces.unpin(self.directory)
-        shutil.rmtree(self.directory, ignore_errors=True)
+
+def remove_own(directory: Path) -> None:
+    """Remove what a sandbox alone has under `directory`; harmless when there is nothing; blocks."""
+    namespaces.unpin(directory)
+    files.remove(directory)
+    shutil.rmtree(directory, ignore_errors=True)

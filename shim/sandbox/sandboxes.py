@@ -54,7 +54,7 @@ class Sandboxes:
             raise NotFound("container not created", subject=id) from None
 
     def add(self, namespace: str, id: str, pod: Pod) -> Sandbox:
-        """A new sandbox for the Sandbox Controller. Raises AlreadyExists, InvalidRequest."""
+        """A new sandbox for the Sandbox API. Raises AlreadyExists, InvalidRequest."""
         identifiers.check(namespace, "namespace")
         identifiers.check(id, "sandbox id")
         if (namespace, id) in self._sandboxes:

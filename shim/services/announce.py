@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shim.events import Event, Publisher, Topic
 from shim.oci.rootfs import Mount
 from shim.sandbox import occurrences as happened
+from shim.services.wellknown import timestamp
 from shim.wire import events_pb2 as pb
 from shim.wire import types_pb2
-
-
-def timestamp(nanoseconds: int) -> Timestamp | None:
-    """A protobuf timestamp; None for 0, which stands for "not yet"."""
-    if not nanoseconds:
-        return None
-    return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
 def mount_message(mount: Mount) -> types_pb2.Mount:

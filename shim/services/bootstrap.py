@@ -22,9 +22,10 @@ from shim.rpc.service import Call
 from shim.sandbox import identifiers
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.teardown import dismantle
-from shim.services.announce import timestamp
 from shim.services.destinations import Destinations
 from shim.services.versions import Versions
+from shim.services.versions import parse as parse_version
+from shim.services.wellknown import timestamp
 from shim.wire import bootstrap_v1_pb2, courier_pb2, task_v2_pb2, types_pb2
 
 _log = log.get(__name__)
@@ -141,9 +142,10 @@ class BootstrapService:
             address = parameters.containerd_grpc_address or address
             events = parameters.containerd_ttrpc_address or events
         self._destinations.learn(namespace, container, events or (f"{address}.ttrpc" if address else ""))
-        version = await self._versions.of(address)
+        said = parse_version(parameters.containerd_version) if parameters is not None else (0, 0)
+        version = said if said > (0, 0) else await self._versions.of(address)
         door = await self._door(namespace) if (0, 0) < version < (1, 7) else self._config.ttrpc_socket
-        return start_answer(version, f"unix://{door}")
+        return start_result(f"unix://{door}") if parameters is not None else start_answer(version, f"unix://{door}")
 
     async def _delete(self, namespace: str, container: str, bundle: str) -> Message:
         """Remove whatever is left of a container whose shim containerd could not reach."""
@@ -167,7 +169,7 @@ class BootstrapService:
 
 
 def _bootstrap_parameters(stdin: bytes, namespace: str, container: str) -> Any | None:
-    """containerd 2.3's parameters; older ones put runtime options there, or nothing.
+    """The parameters that containerd 2.3 and later write (pkg/shim, Command); older ones put runtime options there.
 
     Options can be read as parameters, so those count only when they speak of the same container as the flags do.
     """
@@ -192,3 +194,12 @@ def start_answer(version: tuple[int, int], address: str) -> bytes:
         return address.encode()
     number = 3 if version >= (2, 0) else 2
     return msgspec.json.encode({"version": number, "address": address, "protocol": "ttrpc"})
+
+
+def start_result(address: str) -> bytes:
+    """What `start` prints for a containerd that wrote parameters.
+
+    It tries this message before any other form (core/runtime/v2, parseStartResponse of 2.3.4), and takes JSON only
+    where that cannot be read as one.
+    """
+    return bootstrap_v1_pb2.BootstrapResult(version=3, address=address, protocol="ttrpc").SerializeToString()

@@ -12,7 +12,7 @@ from shim.sandbox.description import describe
 from shim.sandbox.lookup import find
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
-from shim.services.announce import timestamp
+from shim.services.wellknown import timestamp
 from shim.wire import inspection_pb2 as pb
 
 

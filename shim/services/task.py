@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
 from shim import log, stats
@@ -22,8 +21,8 @@ from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Call as Action
 from shim.sandbox.state import Status
 from shim.services import metrics
-from shim.services.announce import timestamp
 from shim.services.destinations import Destinations
+from shim.services.wellknown import packed, timestamp
 from shim.wire import runc_options_pb2, types_task_pb2
 
 _log = log.get(__name__)
@@ -35,11 +34,6 @@ _STATUS = {
     Status.STOPPED: types_task_pb2.STOPPED,
     Status.DELETED: types_task_pb2.STOPPED,
 }
-
-
-def packed(message: Any) -> AnyMessage:
-    """A message in an Any whose type URL is the bare name, as containerd writes it."""
-    return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
 
 
 def _streams(request: Any) -> Streams:

@@ -98,15 +98,37 @@ def daemon(node: Node) -> Iterator[Daemon]:
 @pytest.fixture(scope="session")
 def containerd16() -> Iterator[Containerd]:
     """Debian 12's own containerd 1.6 on a node of its own, whose couriers find their daemon there."""
+    with _older("1.6") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def containerd17() -> Iterator[Containerd]:
+    """containerd 1.7, likewise."""
+    with _older("1.7") as server:
+        yield server
+
+
+@contextmanager
+def _older(line: str) -> Iterator[Containerd]:
     with fresh_node("old") as node:
-        Daemon(node)  # writes the configuration; the first courier starts the daemon
-        server = Containerd(node, "1.6")
+        Daemon(node)  # writes the configuration
+        server = Containerd(node, line)
         with running(server):
+            with server.cri.pod("unikernel-podsandbox"):
+                pass  # the first courier starts the daemon
             yield server
 
 
 @pytest.fixture
 def clean(node: Node, containerd: Containerd) -> Iterator[LeakCheck]:
     """Fails the test if anything is left behind; ask for it before whatever the test makes."""
+    with LeakCheck(node, containerd) as check:
+        yield check
+
+
+@pytest.fixture(scope="module")
+def clean_module(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
+    """As `clean`, for what a module's tests share: asked for by the fixture that makes it."""
     with LeakCheck(node, containerd) as check:
         yield check

@@ -1,9 +1,11 @@
 """A private containerd of a chosen version on a node of ours, with this runtime registered in every way.
 
-Runtime handlers, each also as `NAME-routed` for the /32 layout (the plain ones are on the subnet):
+Runtime handlers, each also as `NAME-routed` for the /32 layout and as `NAME-ports` for host ports (the plain ones are
+on the subnet):
 
     runc                    ordinary pods
     unikernel               the daemon as a sandbox plugin; containerd 2.x only
+    unikernel-shim          the shim binary, which makes the sandbox itself; containerd 2.x only
     unikernel-podsandbox    the shim binary and a pause container
 """
 
@@ -24,11 +26,13 @@ from tests.integration.process import Server
 #: The cache's directory per line of versions.
 LINES = ("1.6", "1.7", "2")
 LAYOUTS = {"subnet": "", "routed": "-routed"}
+#: Every pod network by what it adds to a handler's name: `ports` is the subnet with the reference plugin `portmap`.
+NETWORKS = {**LAYOUTS, "ports": "-ports"}
 
 
 def handler(runtime: str, layout: str) -> str:
     """The runtime handler that runs `runtime` in the layout."""
-    return runtime + LAYOUTS[layout]
+    return runtime + NETWORKS[layout]
 
 
 class Containerd(Server):
@@ -119,6 +123,7 @@ class Containerd(Server):
         }
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
+            handlers["unikernel-shim"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "shim"'
         tables = [
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]
@@ -128,7 +133,7 @@ container_annotations = ["io.unikernel.*", "io.kubernetes.pod.terminationGracePe
 cni_conf_dir = "{node.cni_conf(layout)}"
 """
             for name, settings in handlers.items()
-            for layout, suffix in LAYOUTS.items()
+            for layout, suffix in NETWORKS.items()
         ]
         return (self._v3 if v3 else self._v2)(node, socket) + "".join(tables)
 

@@ -9,10 +9,12 @@ import fcntl
 import hashlib
 import importlib.util
 import itertools
+import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -76,35 +78,45 @@ class Pod:
         command: Sequence[str] = (),
         args: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         memory: int = 0,
+        resources: Mapping[str, Any] | None = None,
         tty: bool = False,
         stdin: bool = False,
         privileged: bool = False,
         share_processes: bool = False,
+        security: Mapping[str, Any] | None = None,
         mounts: Mapping[str, str] | None = None,
+        devices: Sequence[str] = (),
     ) -> str:
-        """CreateContainer; the container's id. `memory` is the limit in bytes, `mounts` host path by container path."""
+        """CreateContainer; the container's id. `memory` is the limit in bytes, `mounts` host path by container path.
+
+        `resources` and `security` are further fields of LinuxContainerResources and LinuxContainerSecurityContext.
+        """
         pb = self.client.messages
         name = name or f"c{next(_numbers)}"
+        confined = {
+            "privileged": privileged,
+            # As the kubelet says it, unless the pod shares its processes.
+            "namespace_options": {"pid": pb.POD if share_processes else pb.CONTAINER},
+        }
         config = pb.ContainerConfig(
             metadata=pb.ContainerMetadata(name=name, attempt=attempt),
             image=pb.ImageSpec(image=image),
             command=command,
             args=args,
+            labels=labels or {},
             annotations=annotations or {},
             envs=[pb.KeyValue(key=key, value=value.encode()) for key, value in (env or {}).items()],
             mounts=[pb.Mount(container_path=inside, host_path=out) for inside, out in (mounts or {}).items()],
-            log_path=f"{name}.log",
+            devices=[pb.Device(container_path=path, host_path=path, permissions="rwm") for path in devices],
+            log_path=f"{name}.{attempt}.log" if attempt else f"{name}.log",
             tty=tty,
             stdin=stdin,
             linux=pb.LinuxContainerConfig(
-                resources=pb.LinuxContainerResources(memory_limit_in_bytes=memory),
-                security_context=pb.LinuxContainerSecurityContext(
-                    privileged=privileged,
-                    # As the kubelet says it, unless the pod shares its processes.
-                    namespace_options=pb.NamespaceOption(pid=pb.POD if share_processes else pb.CONTAINER),
-                ),
+                resources=pb.LinuxContainerResources(**{"memory_limit_in_bytes": memory, **(resources or {})}),
+                security_context=pb.LinuxContainerSecurityContext(**{**confined, **(security or {})}),
             ),
         )
         request = pb.CreateContainerRequest(pod_sandbox_id=self.id, config=config, sandbox_config=self.config)
@@ -118,6 +130,22 @@ class Pod:
         identifier = self.create(image, **options)
         self.client.start(identifier)
         return identifier
+
+    @contextmanager
+    def running(self, image: str, **options: Any) -> Iterator[str]:
+        """A container for the length of the context, as of `run`; it is removed whatever state it is in."""
+        with self.created(image, **options) as identifier:
+            self.client.start(identifier)
+            yield identifier
+
+    @contextmanager
+    def created(self, image: str, **options: Any) -> Iterator[str]:
+        """As `running`, but not started."""
+        identifier = self.create(image, **options)
+        try:
+            yield identifier
+        finally:
+            self.client.remove(identifier)
 
     def log(self, container: str) -> str:
         """What the container wrote, as the kubelet would show it (CRI's time and stream columns removed)."""
@@ -188,23 +216,33 @@ class Client:
         labels: Mapping[str, str] | None = None,
         cgroup_parent: str = "",
         host_network: bool = False,
+        ports: Sequence[Mapping[str, Any]] = (),
+        dns: Mapping[str, Any] | None = None,
+        sysctls: Mapping[str, str] | None = None,
+        security: Mapping[str, Any] | None = None,
     ) -> Pod:
-        """RunPodSandbox with the runtime handler (`runc` if empty). Use it as a context to have it removed."""
+        """RunPodSandbox with the runtime handler (`runc` if empty). Use it as a context to have it removed.
+
+        `ports` are PortMappings, `dns` is a DNSConfig, `security` further fields of LinuxSandboxSecurityContext.
+        """
         pb = self.messages
         name = name or f"pod{next(_numbers)}"
         identity = uuid.uuid4().hex[:12]
         network = pb.NODE if host_network else pb.POD
+        shared = {"namespace_options": {"network": network, "pid": pb.CONTAINER, "ipc": pb.POD}}
         config = pb.PodSandboxConfig(
             metadata=pb.PodSandboxMetadata(name=name, uid=identity, namespace="default"),
-            hostname=name,
+            # As the kubelet: a host name is set only where the pod has a network of its own.
+            hostname="" if host_network else name,
             log_directory=str(self.logs / f"{name}-{identity}"),
+            dns_config=dns,
+            port_mappings=[pb.PortMapping(**mapping) for mapping in ports],
             annotations=annotations or {},
             labels=labels or {},
             linux=pb.LinuxPodSandboxConfig(
                 cgroup_parent=cgroup_parent or self.cgroup_parent,
-                security_context=pb.LinuxSandboxSecurityContext(
-                    namespace_options=pb.NamespaceOption(network=network, pid=pb.CONTAINER, ipc=pb.POD)
-                ),
+                sysctls=sysctls or {},
+                security_context=pb.LinuxSandboxSecurityContext(**{**shared, **(security or {})}),
             ),
         )
         Path(config.log_directory).mkdir(parents=True)
@@ -212,6 +250,15 @@ class Client:
         identifier = self.call("RunPodSandbox", request).pod_sandbox_id
         self.made.append(identifier)
         return Pod(self, identifier, name, config, self.sandbox(identifier).network.ip)
+
+    def sandbox_info(self, identifier: str) -> dict[str, str]:
+        """PodSandboxStatus's info, which it gives when asked to be verbose."""
+        request = self.messages.PodSandboxStatusRequest(pod_sandbox_id=identifier, verbose=True)
+        return dict(self.call("PodSandboxStatus", request).info)
+
+    def container_stats(self, container: str) -> Any:
+        """ContainerStats's stats."""
+        return self.call("ContainerStats", self.messages.ContainerStatsRequest(container_id=container)).stats
 
     def sandbox(self, identifier: str) -> Any:
         """PodSandboxStatus's status."""
@@ -233,6 +280,11 @@ class Client:
         """ContainerStatus's status."""
         return self.call("ContainerStatus", self.messages.ContainerStatusRequest(container_id=container)).status
 
+    def pid(self, container: str) -> int:
+        """The container's first process, a unikernel's monitor, as ContainerStatus tells it."""
+        request = self.messages.ContainerStatusRequest(container_id=container, verbose=True)
+        return int(json.loads(self.call("ContainerStatus", request).info["info"])["pid"])
+
     def wait_exit(self, container: str, *, timeout: float = 20.0) -> Any:
         """The status once the container has exited. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
@@ -252,13 +304,13 @@ class Client:
         )
         return Output(answer.exit_code, answer.stdout.decode(), answer.stderr.decode())
 
-    def pods(self) -> list[Any]:
-        """ListPodSandbox's items."""
-        return list(self.call("ListPodSandbox").items)
+    def pods(self, **chosen: Any) -> list[Any]:
+        """ListPodSandbox's items; `chosen` are fields of PodSandboxFilter."""
+        return list(self.call("ListPodSandbox", self.messages.ListPodSandboxRequest(filter=chosen)).items)
 
-    def containers(self) -> list[Any]:
-        """ListContainers' items."""
-        return list(self.call("ListContainers").containers)
+    def containers(self, **chosen: Any) -> list[Any]:
+        """ListContainers' items; `chosen` are fields of ContainerFilter."""
+        return list(self.call("ListContainers", self.messages.ListContainersRequest(filter=chosen)).containers)
 
     def remove_everything(self) -> None:
         """Stop and remove every sandbox there is; errors are ignored: it is the end, or a test has failed."""

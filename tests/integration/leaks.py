@@ -18,12 +18,14 @@ from tests.integration.node import Node, cgroup_roots, mounts
 
 #: How long the kernel may take: closing a tap and dropping a namespace are its business, and lag.
 GRACE = 5.0
-#: What the first pod makes for all: the reference plugin's bridge, containerd's directories per namespace and kind,
-#: the engine's, and what the daemon remembers of the machine.
+#: What the first pod makes for all: the reference plugins' bridge and chains, containerd's directories per namespace
+#: and kind, the engine's, and what the daemon remembers of the machine.
 _KEPT = re.compile(
     r"(link|address|route) .*\bcni0\b"
+    r"|iptables .*-A (PREROUTING|OUTPUT|POSTROUTING|CNI-HOSTPORT-(MASQ|SETMARK)) .*\bCNI-HOSTPORT|iptables .*\b0x2000\b"
     r"|file .*/run/(acceleration\.json|lock|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
-    r"|file .*/io\.containerd\.(grpc\.v1\.cri/(containers|netns|sandboxes)|runtime\.v2\.task/[^/]+)$"
+    r"|file .*/io\.containerd\.grpc\.v1\.cri/(containers|netns|sandboxes)$"
+    r"|file .*/io\.containerd\.(runtime\.v2\.task|sandbox\.controller\.v1\.shim)/[^/]+$"
 )
 
 Listing = dict[str, set[str]]

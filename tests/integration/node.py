@@ -154,28 +154,34 @@ class Node:
         for plugin in paths.cached("cni", "usr", "lib", "cni").iterdir():
             (self.cni_bin / plugin.name).symlink_to(plugin)
         (self.cni_bin / "calico_like").symlink_to(Path(__file__).parent / "cni" / "calico_like")
-        for layout, plugin_configuration in self._networks().items():
+        for layout, plugins in self._networks().items():
             directory = self.cni_conf(layout)
             directory.mkdir(parents=True)
-            conflist = {"cniVersion": "1.0.0", "name": f"{self.token}-{layout}", "plugins": [plugin_configuration]}
+            conflist = {"cniVersion": "1.0.0", "name": f"{self.token}-{layout}", "plugins": plugins}
             (directory / "10-pods.conflist").write_text(json.dumps(conflist, indent=2))
 
     def cni_conf(self, layout: str) -> Path:
-        """The CNI configuration directory of a layout: `subnet` or `routed`."""
+        """The CNI configuration directory of a layout: `subnet`, `routed` or `ports`."""
         return self.base / "cni" / layout
 
-    def _networks(self) -> dict[str, dict[str, Any]]:
-        ipam = {
-            "type": "host-local",
-            "dataDir": str(self.base / "ipam"),
-            "ranges": [[{"subnet": SUBNET}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        # The masquerade rules show whether the plugin's DEL still found what it needs on eth0.
-        bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True}
+    def _networks(self) -> dict[str, list[dict[str, Any]]]:
+        def bridge(first: int, last: int) -> dict[str, Any]:
+            # Two networks on one bridge: each keeps account of its own part of the subnet.
+            part, _, _ = SUBNET.rpartition(".")
+            ipam = {
+                "type": "host-local",
+                "dataDir": str(self.base / "ipam"),
+                "ranges": [[{"subnet": SUBNET, "rangeStart": f"{part}.{first}", "rangeEnd": f"{part}.{last}"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            }
+            # The masquerade rules show whether the plugin's DEL still found what it needs on eth0.
+            how = {"isGateway": True, "ipMasq": True, "hairpinMode": True}
+            return {"type": "bridge", "bridge": "cni0", **how, "ipam": ipam}
+
         return {
-            "subnet": {**bridge, "ipam": ipam},
-            "routed": {"type": "calico_like", "block": BLOCK, "data_dir": str(self.base / "block")},
+            "subnet": [bridge(2, 199)],
+            "routed": [{"type": "calico_like", "block": BLOCK, "data_dir": str(self.base / "block")}],
+            "ports": [bridge(200, 250), {"type": "portmap", "capabilities": {"portMappings": True}}],
         }
 
     def cgroups(self) -> list[Path]:
@@ -184,7 +190,11 @@ class Node:
 
     def _remove_cgroups(self) -> None:
         # The parent is the kubelet's to remove, here ours; anything still below it has been reported already.
-        for parent in self.cgroups():
+        self.remove_cgroups("")
+
+    def remove_cgroups(self, below: str) -> None:
+        """Remove a cgroup below the pods' parent, as the kubelet does a pod's; what is still in use stays."""
+        for parent in (parent / below for parent in self.cgroups()):
             for directory, _, _ in os.walk(parent, topdown=False):
                 try:
                     Path(directory).rmdir()

@@ -1,13 +1,15 @@
 """A double of Solo5's tender `solo5-spt` and of a guest on it, for machines without one: no registry has a tender.
 
 It takes the real one's command line (0.9's: taps by descriptor), starts in some ten milliseconds, and its guest answers
-ARP and ping at the address that it is told. What needs a real guest is tested with the Linux guest under QEMU, what
-needs a real tender with the tender on PATH (test_monitors.py, test_cli.py).
+ARP, ping and UDP's echo (RFC 862) at the address that it is told. What needs a real guest is tested with the Linux
+guest under QEMU, what needs a real tender with the tender on PATH (test_monitors.py, test_cli.py).
 
 The words of its guest, from the container's arguments:
 
     address=A.B.C.D   answer there, on the first NIC
     say=TEXT          a line on the console (stdout); say as often as wanted
+    lines=COUNT       so many lines on the console: 0, 1, 2...
+    long=BYTES        a line of so many x on the console
     complain=TEXT     a line on stderr, where only the monitor speaks
     echo              repeat on the console what comes on stdin, line by line
     memory=MIB        touch so much memory
@@ -46,6 +48,10 @@ for word in words:
         address = bytes(map(int, value.split(".")))
     elif name == "say":
         print(value, flush=True)
+    elif name == "lines":
+        print("\\n".join(map(str, range(int(value)))), flush=True)
+    elif name == "long":
+        print("x" * int(value), flush=True)
     elif name == "complain":
         print(value, file=sys.stderr, flush=True)
     elif name == "echo":
@@ -79,6 +85,10 @@ def answer(frame):
         size = struct.unpack("!H", frame[16:18])[0]
         data = b"\\0\\0\\0\\0" + frame[38:14 + size]
         data = b"\\0\\0" + checksum(data) + data[4:]
+        return frame[6:12] + mac + frame[12:26] + address + frame[26:30] + data
+    if kind == b"\\x08\\0" and frame[23] == 17 and frame[30:34] == address and frame[36:38] == b"\\0\\7":
+        size = struct.unpack("!H", frame[16:18])[0]
+        data = frame[36:38] + frame[34:36] + frame[38:40] + b"\\0\\0" + frame[42:14 + size]
         return frame[6:12] + mac + frame[12:26] + address + frame[26:30] + data
     return None
 

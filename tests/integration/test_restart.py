@@ -139,12 +139,15 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("how", "sandboxer"),
+    [("SIGTERM", "unikernel-podsandbox"), ("SIGKILL", "unikernel-podsandbox"), ("SIGKILL", "unikernel-shim")],
+)
 def test_pods_of_the_courier_end_with_the_daemon_and_leave_nothing(
-    how: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+    how: str, sandboxer: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
 ) -> None:
     cri = containerd.cri
-    with cri.pod("unikernel-podsandbox") as pod:
+    with cri.pod(sandboxer) as pod:
         container = unikernel(pod)
         sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
         served(node, pod.address)
@@ -156,7 +159,7 @@ def test_pods_of_the_courier_end_with_the_daemon_and_leave_nothing(
         finally:
             # The couriers have started a daemon; have it replaced by the one that the fixture knows.
             _replace(node, daemon)
-    with cri.pod("unikernel-podsandbox") as pod:
+    with cri.pod(sandboxer) as pod:
         unikernel(pod)
         served(node, pod.address)
 
@@ -257,17 +260,23 @@ def test_containerd_is_killed_and_comes_back(
 ) -> None:
     cri = containerd.cri
     pb = cri.messages
-    with cri.pod("unikernel") as pod, cri.pod("unikernel-podsandbox") as other:
-        container, second = unikernel(pod), unikernel(other)
-        boots = [served(node, each.address)["boot"] for each in (pod, other)]
+    with (
+        cri.pod("unikernel") as pod,
+        cri.pod("unikernel-podsandbox") as second,
+        cri.pod("unikernel-shim") as third,
+    ):
+        pods = (pod, second, third)
+        containers = [unikernel(each) for each in pods]
+        boots = [served(node, each.address)["boot"] for each in pods]
         containerd.kill()
-        assert [guest.page(node.fetch(each.address))["boot"] for each in (pod, other)] == boots
+        assert [guest.page(node.fetch(each.address))["boot"] for each in pods] == boots
         containerd.start()
-        assert [guest.page(node.fetch(each.address))["boot"] for each in (pod, other)] == boots
-        for each in (container, second):
-            assert cri.status(each).state == pb.CONTAINER_RUNNING
-        cri.stop(container)
-        assert cri.wait_exit(container).exit_code in (0, 143)
+        assert [guest.page(node.fetch(each.address))["boot"] for each in pods] == boots
+        for each, container in zip(pods, containers, strict=True):
+            assert cri.sandbox(each.id).state == pb.SANDBOX_READY
+            assert cri.status(container).state == pb.CONTAINER_RUNNING
+        cri.stop(containers[0])
+        assert cri.wait_exit(containers[0]).exit_code in (0, 143)
 
 
 @pytest.mark.parametrize("sandboxer", ["unikernel", "unikernel-podsandbox"])

@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${UNIKERNEL_SHIM_CACHE:-$ROOT/.cache}
 STAMPS=$CACHE/stamps
-ALL=(packages venv scripts containerd-1.6 containerd-2 cni kernel)
+ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel)
 
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(

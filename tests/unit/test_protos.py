@@ -164,6 +164,7 @@ _FIELDS: dict[str, tuple[type[Message], dict[int, tuple[str, int]]]] = {
         {
             1: ("metadata", _MSG),
             2: ("hostname", _STR),
+            4: ("dns_config", _MSG),
             6: ("labels", _MSG),
             7: ("annotations", _MSG),
             8: ("linux", _MSG),

@@ -26,6 +26,7 @@ def spec() -> dict[str, Any]:
             "capabilities": {"bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"]},
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1, "soft": 1}],
             "apparmorProfile": "p",
+            "selinuxLabel": "system_u:system_r:container_t:s0",
             "oomScoreAdj": 3,
         },
         "root": {"path": "rootfs"},
@@ -48,12 +49,12 @@ def spec() -> dict[str, Any]:
     }
 
 
-def rewritten(**changes: Any) -> dict[str, Any]:
+def rewritten(given: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     launch = Launch(
         **{"argv": ("/usr/bin/m", "k"), "devices": (Path("/dev/kvm"),), "shares": (Path("/usr"),), **changes}
     )
     files = rewrite.Files(kernel=Path("/img/kernel"), initrd=Path("/img/initrd"))
-    return rewrite.for_monitor(spec(), launch, (_KVM,), files, Path("/root-of-monitor"), "/run/netns/cni-1")
+    return rewrite.for_monitor(given or spec(), launch, (_KVM,), files, Path("/root-of-monitor"), "/run/netns/cni-1")
 
 
 def test_the_monitor_is_confined() -> None:
@@ -86,10 +87,40 @@ def test_only_the_devices_it_opens_are_allowed() -> None:
     ]
 
 
+def test_a_privileged_containers_devices_and_open_proc_are_not_the_monitors() -> None:
+    """root writes to /proc/sys without any capability, so what hides it may not depend on what the pod asks for."""
+    given = spec()
+    given["linux"]["resources"]["devices"] += [{"allow": True, "access": "rwm"}]
+    given["linux"]["devices"] = [{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]
+    given["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
+    linux = rewritten(given)["linux"]
+    assert linux["resources"]["devices"] == rewritten()["linux"]["resources"]["devices"]
+    assert [d["path"] for d in linux["devices"]] == ["/dev/kvm"]
+    assert {"/proc/kcore", "/proc/keys"} <= set(linux["maskedPaths"])
+    assert {"/proc/sys", "/proc/sysrq-trigger"} <= set(linux["readonlyPaths"])
+
+
+def test_what_the_pod_hides_besides_stays_hidden() -> None:
+    given = spec()
+    given["linux"] |= {"maskedPaths": ["/proc/kcore", "/proc/interrupts"], "readonlyPaths": ["/proc/tty"]}
+    linux = rewritten(given)["linux"]
+    assert linux["maskedPaths"].count("/proc/kcore") == 1 and "/proc/interrupts" in linux["maskedPaths"]
+    assert "/proc/tty" in linux["readonlyPaths"]
+
+
+def test_only_a_monitor_with_a_terminal_has_devpts() -> None:
+    def pts(found: dict[str, Any]) -> list[str]:
+        return [mount["type"] for mount in found["mounts"] if mount["destination"] == "/dev/pts"]
+
+    given = spec()
+    given["process"]["terminal"] = True
+    assert pts(rewritten(given)) == ["devpts"] and pts(rewritten()) == []
+
+
 def test_what_the_pod_asked_for_stays() -> None:
     found = rewritten()
     before = spec()
-    for key in ("rlimits", "apparmorProfile", "oomScoreAdj", "user"):
+    for key in ("rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj", "user"):
         assert found["process"][key] == before["process"][key]
     assert found["linux"]["cgroupsPath"] == "/kubepods/pod1/c1"
     assert found["linux"]["resources"]["memory"] == before["linux"]["resources"]["memory"]
@@ -135,6 +166,32 @@ def test_a_shared_process_namespace_is_refused_with_the_way_out() -> None:
     given["linux"]["namespaces"] = [{"type": "pid", "path": "/proc/0/ns/pid"}]
     with pytest.raises(Unsupported, match="podsandbox"):
         rewrite.in_pod_without_pause(given, "/run/netns/p", {})
+
+
+def test_the_nodes_processes_need_no_pause() -> None:
+    given = spec()
+    given["linux"]["namespaces"] = [{"type": "pid", "path": "/proc/0/ns/pid"}, {"type": "mount"}]
+    found = rewrite.in_pod_without_pause(given, "/run/netns/p", {}, host_pid=True)
+    assert found["linux"]["namespaces"] == [{"type": "mount"}]
+
+
+def test_a_pods_files_are_mounted_where_nothing_else_is() -> None:
+    given = spec()
+    given["mounts"].append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid"]})
+    files = {"/etc/hosts": "/pod/hosts", "/etc/hostname": "/pod/hostname", "/dev/shm": "/pod/shm"}
+    for read_only, mode in ((False, "rw"), (True, "ro")):
+        given["root"]["readonly"] = read_only
+        mounts = {each["destination"]: each for each in rewrite.with_pod_files(given, files)["mounts"]}
+        assert len(mounts) == 3
+        assert mounts["/etc/hosts"]["source"] == "/x"
+        assert mounts["/etc/hostname"]["source"] == "/pod/hostname" and mode in mounts["/etc/hostname"]["options"]
+        assert mounts["/dev/shm"]["source"] == "/pod/shm" and "rw" in mounts["/dev/shm"]["options"]
+
+
+def test_a_pods_own_shared_memory_stays() -> None:
+    given = spec()
+    given["mounts"] = [{"destination": "/dev/shm", "type": "bind", "source": "/x", "options": ["rbind"]}]
+    assert rewrite.with_pod_files(given, {"/dev/shm": "/pod/shm"})["mounts"] == given["mounts"]
 
 
 def test_readers() -> None:

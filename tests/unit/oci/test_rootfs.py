@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from shim.errors import Unsupported
 from shim.oci.rootfs import mount_points, parse_options, shorten
 
 
@@ -10,6 +13,12 @@ def test_flags_and_data_are_told_apart() -> None:
     assert found.flags == 1 | 2 | 4096 | 16384
     assert found.propagation == (1 << 18) | 16384
     assert found.data == "lowerdir=/a:/b,index=off"
+
+
+@pytest.mark.parametrize("option", ["uidmap=0:100000:65536", "gidmap=0:100000:65536"])
+def test_other_owners_are_refused(option: str) -> None:
+    with pytest.raises(Unsupported, match="hostUsers"):
+        parse_options(["lowerdir=/l", option])
 
 
 def test_a_later_option_wins() -> None:

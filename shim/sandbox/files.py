@@ -1,0 +1,73 @@
+"""What the ordinary containers of a pod without a pause container share as files: resolv.conf, the host's name and
+/etc/hosts, and the memory at /dev/shm.
+
+containerd makes them for a pod with a pause container, and leaves them to any other sandboxer (internal/cri/server,
+container_create.go).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from shim.errors import NodeFault
+from shim.oci.rewrite import SHARED_MEMORY
+from shim.oci.rootfs import Mount, mount_all, unmount_all
+from shim.sandbox.record import Dns, Pod
+
+_SHM = "shm"
+_SHM_BYTES = 64 << 20  # containerd's, and docker's before it (defaultShmSize)
+
+
+def resolv_conf(dns: Dns) -> str:
+    """resolv.conf(5) that says so."""
+    lines = [f"search {' '.join(dns.searches)}"] if dns.searches else []
+    lines += [f"nameserver {server}" for server in dns.servers]
+    lines += [f"options {' '.join(dns.options)}"] if dns.options else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def make(directory: Path, pod: Pod) -> dict[str, str]:
+    """Make them under `directory`; returns, by the path in a container, that on the node; blocks.
+
+    Harmless when repeated, also by the next daemon: a container that has them mounted sees the same files. Raises
+    NodeFault. `remove` is the inverse.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = {f"/etc/{name}": os.fspath(directory / name) for name in ("hostname", "hosts", "resolv.conf")}
+        (directory / "hostname").write_text(f"{pod.hostname or socket.gethostname()}\n")
+        _copy(Path("/etc/hosts"), directory / "hosts")
+        if pod.dns is not None:
+            (directory / "resolv.conf").write_text(resolv_conf(pod.dns))
+        else:
+            _copy(Path("/etc/resolv.conf"), directory / "resolv.conf")
+        for path in found.values():
+            Path(path).chmod(0o644)
+        found[SHARED_MEMORY] = SHARED_MEMORY if pod.host_ipc else os.fspath(_shared_memory(directory))
+    except OSError as error:
+        raise NodeFault(f"the pod's files cannot be made: {error}", subject=os.fspath(directory)) from error
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists():
+        shutil.copyfile(source, target)
+    else:
+        target.touch()
+
+
+def _shared_memory(directory: Path) -> Path:
+    target = directory / _SHM
+    target.mkdir(exist_ok=True)
+    if not target.is_mount():
+        options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={_SHM_BYTES}")
+        mount_all((Mount(type="tmpfs", source="shm", options=options),), target)
+    return target
+
+
+def remove(directory: Path) -> None:
+    """Unmount what `make` mounted; the files go with their directory. Harmless when there is nothing; blocks."""
+    unmount_all(directory / _SHM)
