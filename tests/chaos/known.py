@@ -8,11 +8,18 @@ from tests.chaos.script import Fault, Verb
 FAULTS: dict[Fault, str] = {}
 
 #: What is not asked for in an act in which one of these faults strikes.
-APART: dict[Verb, tuple[frozenset[Fault], str]] = {}
+APART: dict[Verb, tuple[frozenset[Fault], str]] = {
+    Verb.PAUSE: (
+        frozenset({Fault.ENGINE_FAILS, Fault.ENGINE_HANGS, Fault.ENGINE_LIES}),
+        "a container that an engine paused before it failed is held to be running, and does not die of SIGKILL",
+    ),
+}
 
-#: What may leave files of its run directory behind until the daemon is started anew, which then must leave nothing.
+#: After what the daemon may keep something, in its list or its run directory, until it is started anew; the next one
+#: must keep nothing.
 UNTIL_RESTART: dict[Fault, str] = {
-    Fault.ENGINE_FAILS: "a teardown that failed (the engine's delete) is tried again by nobody but the next daemon",
+    Fault.ENGINE_FAILS: "a teardown that failed (the engine's delete) is tried again by nobody but the next daemon, not"
+    " even where a courier's `delete` asked for it, which containerd runs only once",
     Fault.ENGINE_LIES: "the same",
     Fault.ENGINE_HANGS: "the same: the engine's delete was given up",
     Fault.DISK_FULL: "what cannot be written or removed stays (Journal.forget says so), and the next daemon removes it",

@@ -235,7 +235,7 @@ _RIGHT: dict[Life, tuple[Verb, ...]] = {
     Life.ABSENT: (Verb.CREATE, Verb.RUN, Verb.RUN),
     Life.CREATED: (Verb.BEGIN, Verb.BEGIN, Verb.REMOVE),
     Life.RUNNING: (Verb.STOP, Verb.KILL, Verb.PAUSE, Verb.STATS, Verb.EXEC, Verb.REMOVE, Verb.PING),
-    Life.PAUSED: (Verb.RESUME,),
+    Life.PAUSED: (Verb.RESUME, Verb.RESUME, Verb.STOP, Verb.KILL, Verb.REMOVE),
     Life.EXITED: (Verb.RUN, Verb.RUN, Verb.CREATE, Verb.REMOVE),
 }
 #: containerd stops what has ended, and removes what runs, without a word.
@@ -308,9 +308,6 @@ class _Pod:
 
     def _end(self) -> None:
         """The pod is deleted, by a kubelet that may say it twice."""
-        for name, life in self.lives.items():
-            if life is Life.PAUSED:
-                self._do(Verb.RESUME, name)
         for verb in (Verb.STOP_POD, Verb.REMOVE_POD):
             self._add(verb)
             if self.dice.random() < 0.3:

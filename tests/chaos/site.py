@@ -123,7 +123,8 @@ class Site:
             self.disk.heal()
             self._thaw()
             deadline = time.monotonic() + 10
-            while running := self.node.processes():
+            # One that is dying has neither a namespace nor a cgroup any more; so our own are asked for besides.
+            while (running := self.node.processes()) or self.daemon.runs or self.containerd.runs:
                 for pid in running:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)

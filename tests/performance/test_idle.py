@@ -110,7 +110,7 @@ def _show(none: tuple[Reading, Reading], many: tuple[Reading, Reading]) -> None:
 def _pods(node: Node, daemon: Daemon) -> Iterator[None]:
     """All sandboxes, started, the first ones with their unikernels; removed at the end."""
     names = [f"{node.token}-{number}" for number in range(_SANDBOXES)]
-    with ExitStack() as after, Door(daemon.socket, _NAMESPACE) as door:
+    with Door(daemon.socket, _NAMESPACE) as door, ExitStack() as after:
         for number, name in enumerate(names):
             _ip("netns", "add", name)
             after.callback(_ip, "netns", "delete", name)
@@ -118,15 +118,16 @@ def _pods(node: Node, daemon: Daemon) -> Iterator[None]:
             after.callback(door.controller, "Shutdown", sandbox_id=name)
             door.controller("Start", sandbox_id=name)
             if number < _GUESTS:
-                _run_guest(node, door, name)
+                _run_guest(node, door, name, number)
         yield
 
 
-def _run_guest(node: Node, door: Door, name: str) -> None:
-    _ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "wire0")
+def _run_guest(node: Node, door: Door, name: str, number: int) -> None:
+    wire = f"wire{number}"
+    _ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", wire, "netns", node.netns)
     _ip("-n", name, "address", "add", "10.9.0.2/24", "dev", "eth0")
-    for link in ("wire0", "eth0"):
-        _ip("-n", name, "link", "set", link, "up")
+    _ip("-n", name, "link", "set", "eth0", "up")
+    _ip("-n", node.netns, "link", "set", wire, "up")
     bundle = _bundle(node, name)
     rootfs = [{"type": "bind", "source": str(bundle / "image"), "options": ["rbind", "ro"]}]
     door.task("Create", id=f"guest-{name}", bundle=str(bundle), rootfs=rootfs)
