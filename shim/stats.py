@@ -239,6 +239,14 @@ def frozen(paths: CgroupPaths) -> bool:
     return paths.v2 is not None and _text(paths.v2 / "cgroup.freeze").strip() == "1"
 
 
+def is_frozen(pid: int) -> bool:
+    """Whether the process's cgroup is frozen; False once there is no such process."""
+    try:
+        return frozen(cgroup_of(pid))
+    except NotFound:
+        return False
+
+
 def read(paths: CgroupPaths) -> CgroupStats:
     """The counters now. Raises NotFound when the cgroup is gone, or goes while it is read."""
     # A hybrid node has its controllers in v1 and nothing but names in v2.

@@ -11,7 +11,7 @@ import asyncio
 import os
 
 from shim import log, stats
-from shim.errors import NotFound, ShimError
+from shim.errors import ShimError
 from shim.oci import bundle
 from shim.process import pidfd
 from shim.process.relay import Overheard
@@ -74,7 +74,8 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
         await node.stdio.end(record.streams, 0)
         container.init.end(record.exit)
         return
-    if alive and record.running and await asyncio.to_thread(_is_frozen, record.pid):
+    # The kernel's word: a journal could not say which came first, the pause or the daemon's end.
+    if alive and record.running and await asyncio.to_thread(stats.is_frozen, record.pid):
         container.init.become(Status.PAUSED)
     if alive and not record.streams.terminal:
         await _reopen(node, container)
@@ -82,14 +83,6 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
         await node.stdio.end(record.streams, 0)
     container.supervise(node.reaper.adopt(record.pid, record.started))
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
-
-
-def _is_frozen(pid: int) -> bool:
-    """The kernel's word: a journal could not say which came first, the pause or the daemon's end."""
-    try:
-        return stats.frozen(stats.cgroup_of(pid))
-    except NotFound:
-        return False
 
 
 def _lives(record: ContainerRecord) -> bool:

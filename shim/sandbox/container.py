@@ -355,9 +355,18 @@ class Container:
         """Freeze all processes."""
         async with self._turn:
             self.init.require(Call.PAUSE)
-            await self._engine.pause(self.id)
-            self.init.become(Status.PAUSED)
-            self.node.announce(Paused(**self.common()))
+            try:
+                await self._engine.pause(self.id)
+            except ShimError:
+                # An engine that failed, or was killed for its slowness, may have done it all the same.
+                if await asyncio.to_thread(stats.is_frozen, self.init.pid):
+                    self._paused()
+                raise
+            self._paused()
+
+    def _paused(self) -> None:
+        self.init.become(Status.PAUSED)
+        self.node.announce(Paused(**self.common()))
 
     async def resume(self) -> None:
         """Thaw them."""

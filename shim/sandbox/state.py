@@ -25,7 +25,8 @@ change anything by itself, so Kill never waits.
 | Start | the engine refuses | created: Start may be repeated |
 | Start | the monitor died at once | stopped, with its exit; Delete is next |
 | Kill | no such process | what was; the exit comes by itself |
-| Pause, Resume, Update | the engine refuses | what was |
+| Pause | the engine refuses | what the kernel says: running, or paused after all |
+| Resume, Update | the engine refuses | what was |
 | the exit | eth0 cannot be restored | stopped, exit told; Delete tries again |
 | Delete | a step of the teardown fails | stopped, its record kept; Delete may be repeated |
 | Stop | a container does not die | stopping: nothing new is let in; Stop may be repeated |

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from shim.errors import InvalidRequest
 from shim.process.streaming import Inlet, Outlet, Rendezvous
 from shim.rpc.service import Call, Stream
-from shim.services.task import packed
+from shim.services.wellknown import packed
 from shim.wire import services_streaming_v1_pb2, types_transfer_pb2
 
 _LARGEST = 32 << 10  # bytes in a message; containerd counts a larger one wrongly where it reads it in parts (2.1.9)

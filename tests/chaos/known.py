@@ -8,12 +8,7 @@ from tests.chaos.script import Fault, Verb
 FAULTS: dict[Fault, str] = {}
 
 #: What is not asked for in an act in which one of these faults strikes.
-APART: dict[Verb, tuple[frozenset[Fault], str]] = {
-    Verb.PAUSE: (
-        frozenset({Fault.ENGINE_FAILS, Fault.ENGINE_HANGS, Fault.ENGINE_LIES}),
-        "a container that an engine paused before it failed is held to be running, and does not die of SIGKILL",
-    ),
-}
+APART: dict[Verb, tuple[frozenset[Fault], str]] = {}
 
 #: After what the daemon may keep something, in its list or its run directory, until it is started anew; the next one
 #: must keep nothing.

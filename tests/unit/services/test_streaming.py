@@ -24,7 +24,7 @@ from shim.rpc.ttrpc_client import TtrpcClient
 from shim.rpc.ttrpc_server import TtrpcServer
 from shim.rpc.ttrpc_stream import TtrpcStream
 from shim.services.streaming import StreamingService
-from shim.services.task import packed
+from shim.services.wellknown import packed
 from shim.wire import services_streaming_v1_pb2, types_transfer_pb2
 
 _SERVICE = services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"]
