@@ -22,13 +22,7 @@ UNTIL_RESTART: dict[Fault, str] = {
 
 #: After what the daemon may keep containers that have ended and that containerd no longer has, even once it is started
 #: anew: until the machine is.
-GHOSTS: dict[Fault, str] = {
-    **dict.fromkeys(
-        (Fault.ENGINE_FAILS, Fault.ENGINE_LIES, Fault.ENGINE_HANGS),
-        "containerd runs a courier's `delete` once, and where that failed nobody deletes the container ever",
-    ),
-    Fault.DISK_READ_ONLY: "a deleted container's record that could not be removed is adopted, as of one that has ended",
-}
+GHOSTS: dict[Fault, str] = {}
 
 
 def apart() -> dict[Verb, frozenset[Fault]]:
