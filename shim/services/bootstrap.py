@@ -6,6 +6,7 @@ that differs between containerd's versions is in this file.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from shim import log
 from shim.config import Config
-from shim.errors import InvalidRequest, ShimError
+from shim.errors import InvalidRequest, NodeFault, ShimError
 from shim.rpc.service import Call
 from shim.sandbox import identifiers
 from shim.sandbox.sandboxes import Sandboxes
@@ -124,7 +125,7 @@ class BootstrapService:
         namespace = identifiers.check(flags.namespace or environment.get("NAMESPACE", ""), "namespace")
         container = identifiers.check(flags.id, "container id")
         if flags.action == "start":
-            return await self._start(namespace, container, flags, environment, request.stdin)
+            return await self._start(namespace, container, flags, environment, request)
         if flags.action == "delete":
             bundle = flags.bundle or request.cwd
             return (await self._delete(namespace, container, bundle)).SerializeToString()
@@ -133,9 +134,14 @@ class BootstrapService:
         )
 
     async def _start(
-        self, namespace: str, container: str, flags: Flags, environment: dict[str, str], stdin: bytes
+        self,
+        namespace: str,
+        container: str,
+        flags: Flags,
+        environment: dict[str, str],
+        request: courier_pb2.CourierRequest,
     ) -> bytes:
-        parameters = _bootstrap_parameters(stdin, namespace, container)
+        parameters = _bootstrap_parameters(request.stdin, namespace, container)
         address = flags.address or environment.get("GRPC_ADDRESS", "")
         events = environment.get("TTRPC_ADDRESS", "")
         if parameters is not None:
@@ -145,7 +151,12 @@ class BootstrapService:
         said = parse_version(parameters.containerd_version) if parameters is not None else (0, 0)
         version = said if said > (0, 0) else await self._versions.of(address)
         door = await self._door(namespace) if (0, 0) < version < (1, 7) else self._config.ttrpc_socket
-        return start_result(f"unix://{door}") if parameters is not None else start_answer(version, f"unix://{door}")
+        if parameters is not None:
+            return start_result(f"unix://{door}")
+        answer = start_answer(version, f"unix://{door}")
+        if version < (2, 0):
+            await asyncio.to_thread(_leave_address, Path(request.cwd), answer)
+        return answer
 
     async def _delete(self, namespace: str, container: str, bundle: str) -> Message:
         """Remove whatever is left of a container whose shim containerd could not reach."""
@@ -182,6 +193,21 @@ def _bootstrap_parameters(stdin: bytes, namespace: str, container: str) -> Any |
         return None
     meant = (parameters.namespace, parameters.instance_id) == (namespace, container)
     return parameters if meant else None
+
+
+def _leave_address(bundle: Path, answer: bytes) -> None:
+    """Write the answer into the bundle, where containerd 1.x looks for it when it was restarted (runtime/v2/shim.go,
+    loadShim): it takes a task without one for lost. 2.x keeps the answer itself. Raises NodeFault."""
+    if not (bundle / "config.json").exists():
+        return  # somebody runs the courier by hand
+    draft = bundle / ".address"
+    try:
+        draft.write_bytes(answer)
+        draft.replace(bundle / "address")
+    except OSError as error:
+        raise NodeFault(
+            f"the address cannot be left for containerd: {os.strerror(error.errno or 0)}", subject=os.fspath(bundle)
+        ) from error
 
 
 def start_answer(version: tuple[int, int], address: str) -> bytes:

@@ -89,9 +89,14 @@ def a_containerd(path: Path, version: str) -> Iterator[None]:
 )
 def test_the_answer_is_in_the_form_that_containerd_reads(served: Place, version: str, form: int) -> None:
     path = served.base / f"c{abs(hash(version)) % 10**6}.sock"
+    left = served.bundle / "address"
+    left.unlink(missing_ok=True)
+    (served.bundle / "config.json").write_text("{}")
     with a_containerd(path, version):
         run = served.courier("-id", "c", "-address", str(path), "start")
     assert run.returncode == 0, run.stderr
+    # 1.x finds the shim again by it.
+    assert (left.read_bytes() == run.stdout) if form < 3 else not left.exists()
     address = f"unix://{served.socket}"
     if form:
         assert json.loads(run.stdout) == {"version": form, "address": address, "protocol": "ttrpc"}

@@ -138,6 +138,27 @@ def _of_pod(node: Node, identifier: str) -> list[int]:
     return found
 
 
+@both
+def test_containerd_is_killed_with_a_daemon(grouped: Grouped) -> None:
+    """What it makes of the pod, it makes of all of it; the other's daemon it finds again."""
+    cri = grouped.containerd.cri
+    check = LeakCheck(grouped.node, grouped.containerd, grace=0)
+    check.__enter__()
+    with cri.pod("unikernel-podsandbox") as pod, cri.pod("unikernel-podsandbox") as other:
+        grouped.pod_with_guest(pod)
+        theirs = grouped.pod_with_guest(other)
+        before = grouped.daemons()
+        grouped.containerd.kill()
+        os.kill(before[f"k8s.io/{pod.id}"], signal.SIGKILL)
+        grouped.containerd.start()
+        assert grouped.node.ping(other.address)
+        assert grouped.daemons()[f"k8s.io/{other.id}"] == before[f"k8s.io/{other.id}"]
+        for container in theirs:
+            assert cri.status(container).state == cri.messages.CONTAINER_RUNNING
+    eventually(lambda: not grouped.left() and not grouped.daemons())
+    eventually(lambda: not [line for line in check.settled() if "/containerd --config " not in line])
+
+
 @newest
 def test_people_find_the_daemon_of_a_pod(grouped: Grouped, clean: LeakCheck) -> None:
     """As do couriers that have nothing but a container's id to go by: its bundle is gone."""
