@@ -8,7 +8,7 @@ on the subnet):
     unikernel-shim          the shim binary, which makes the sandbox itself; containerd 2.x only
     unikernel-podsandbox    the shim binary and a pause container
 
-`unikernel-streaming` is `unikernel` with the containers' IO over the sandbox's address (`io_type`).
+`unikernel-streaming` and `unikernel-shim-streaming` have their containers' IO over the sandbox's address (`io_type`).
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class Containerd(Server):
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
             handlers["unikernel-shim"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "shim"'
-            handlers["unikernel-streaming"] = f'{handlers["unikernel"]}\nio_type = "streaming"'
+            for name in ("unikernel", "unikernel-shim"):
+                handlers[f"{name}-streaming"] = f'{handlers[name]}\nio_type = "streaming"'
         tables = [
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]

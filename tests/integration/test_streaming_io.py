@@ -31,6 +31,7 @@ from tests.integration.websocket import STDIN, STDOUT, Stream
 pytestmark = pytest.mark.timeout(60)
 
 HANDLER = "unikernel-streaming"
+HANDLERS = (HANDLER, "unikernel-shim-streaming")
 
 #: As in test_restart: another process than before; and what containerd leaves of a task that it could not reach.
 _NOT_OURS = re.compile(
@@ -115,8 +116,11 @@ def numbers(last: int) -> str:
     return "".join(f"{number}\n" for number in range(1, last + 1))
 
 
-def test_a_log_has_every_byte_and_stderr_apart(node: Node, containerd: Containerd, daemon: Daemon, clean: None) -> None:
-    with containerd.cri.pod(HANDLER) as pod:
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_log_has_every_byte_and_stderr_apart(
+    handler: str, node: Node, containerd: Containerd, daemon: Daemon, clean: None
+) -> None:
+    with containerd.cri.pod(handler) as pod:
         container = shell(pod, "seq 1 400000; seq 1 1000 >&2; exit 3")
         assert containerd.cri.wait_exit(container).exit_code == 3
         found = logged(pod, container)
@@ -124,11 +128,12 @@ def test_a_log_has_every_byte_and_stderr_apart(node: Node, containerd: Container
         assert found["stderr"] == numbers(1000)
 
 
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_exec_has_its_own_streams_and_exit_code(
-    node: Node, containerd: Containerd, daemon: Daemon, clean: None
+    handler: str, node: Node, containerd: Containerd, daemon: Daemon, clean: None
 ) -> None:
     cri = containerd.cri
-    with cri.pod(HANDLER) as pod:
+    with cri.pod(handler) as pod:
         container = shell(pod, "sleep 3600")
         done = cri.exec(container, "/bin/sh", "-c", "echo out; echo err >&2; exit 7")
         assert (done.exit_code, done.stdout, done.stderr) == (7, "out\n", "err\n")
