@@ -107,7 +107,14 @@ class Engine:
             arguments += ["--preserve-fds", str(extra)]
         try:
             async with self._gate:
-                await self._call(container, [*arguments, container], fds=fds, systemd=systemd)
+                try:
+                    await self._call(container, [*arguments, container], fds=fds, systemd=systemd)
+                except Unexpected as error:
+                    if "already exists" not in str(error):
+                        raise
+                    # Of a container that was deleted on a disk which was read-only then: nobody else uses this root.
+                    await self.delete(container, force=True)
+                    await self._call(container, [*arguments, container], fds=fds, systemd=systemd)
             return int(pidfile.read_text())
         except (OSError, ValueError) as error:
             raise NodeFault(f"the engine left no usable pid file: {error}", subject=container) from error

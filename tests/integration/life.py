@@ -29,8 +29,10 @@ class Life:
         for name in (ORDINARY, GUEST):
             (self.base / name / "image").mkdir(parents=True)
             (self.base / name / "rootfs").mkdir()
-        for link in ("proc", "dev", "bin"):
-            (self.base / ORDINARY / "image" / link).mkdir()
+        for name in ("proc", "dev", "bin", "etc"):
+            (self.base / ORDINARY / "image" / name).mkdir()
+        for name in ("hostname", "hosts", "resolv.conf"):  # the pod's are mounted there
+            (self.base / ORDINARY / "image" / "etc" / name).touch()
         busybox = self.base / ORDINARY / "image" / "bin" / "busybox"
         busybox.write_bytes(Path(paths.program("busybox")).read_bytes())
         busybox.chmod(0o755)

@@ -155,7 +155,8 @@ def test_containerd_is_killed_with_a_daemon(grouped: Grouped) -> None:
         assert grouped.daemons()[f"k8s.io/{other.id}"] == before[f"k8s.io/{other.id}"]
         for container in theirs:
             assert cri.status(container).state == cri.messages.CONTAINER_RUNNING
-    eventually(lambda: not grouped.left() and not grouped.daemons())
+    # A pod's daemon offers the pod's last events for half a minute to a containerd that was away.
+    eventually(lambda: not grouped.left() and not grouped.daemons(), within=40)
     eventually(lambda: not [line for line in check.settled() if "/containerd --config " not in line])
 
 
