@@ -32,11 +32,17 @@ async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
     await asyncio.to_thread(_remove_forgotten, node)
     for pod in (await asyncio.to_thread(node.pods.records)).values():
         sandboxes.restore(Sandbox.of(node, pod))
-    for record in (await asyncio.to_thread(node.journal.records)).values():
+    records = (await asyncio.to_thread(node.journal.records)).values()
+    for record in records:
         try:
             await _adopt(node, sandboxes, record)
         except (ShimError, OSError) as error:
             _log.error("leftover", container=record.container, namespace=record.namespace, error=str(error))
+    for namespace, id in {(record.namespace, record.doomed) for record in records if record.doomed}:
+        try:
+            await sandboxes.destroy_pod(namespace, id)
+        except ShimError as error:
+            _log.error("leftover", id=id, namespace=namespace, error=str(error))
     node.stdio.rendezvous.sweep()
 
 
@@ -59,9 +65,12 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
         await dismantle(node, record)
         return
     try:
-        spec = await asyncio.to_thread(bundle.read_spec, record.own_bundle or record.bundle)
+        # containerd's first: where that is gone containerd has removed the task, while no daemon ran or on a disk that
+        # let no record be removed.
+        spec = await asyncio.to_thread(bundle.read_spec, record.bundle)
+        if record.own_bundle is not None:
+            spec = await asyncio.to_thread(bundle.read_spec, record.own_bundle)
     except ShimError:
-        # The bundle is gone, as after containerd removed the task while no daemon ran.
         await dismantle(node, record)
         return
     container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)

@@ -434,6 +434,11 @@ class Container:
         except TimeoutError:
             raise TimedOut("the container does not die", subject=self.id) from None
 
+    def doom(self, removed: str) -> None:
+        """Note that it goes with what is to be removed, an id, though nobody will ask for that again."""
+        self.record.doomed = removed
+        self._journal()
+
     async def destroy(self) -> Process:
         """Stop and remove the container, whatever state it is in; for containerd's `delete` and a sandbox that is
         shut down."""

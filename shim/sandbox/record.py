@@ -104,6 +104,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     """The init's start time (clock ticks since boot), which with the pid names it beyond doubt."""
     running: bool = False
     exit: Exit | None = None
+    doomed: str = ""
+    """What was to be removed, the container or its sandbox by id, and could not be; "" for nothing."""
 
     @property
     def key(self) -> str:

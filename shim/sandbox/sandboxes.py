@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from shim import log
-from shim.errors import AlreadyExists, NotFound, WrongState
+from shim.errors import AlreadyExists, NotFound, ShimError, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
 from shim.sandbox import creation, identifiers
@@ -25,6 +25,8 @@ _log = log.get(__name__)
 #: minutes, --runtime-request-timeout.)
 GRACE = 10.0
 
+_AGAIN, _AGAIN_AT_MOST = 1.0, 60.0  # seconds until a removal that failed is tried again, doubled each time up to these
+
 
 class Sandboxes:
     """Keyed by containerd's namespace and the id, as two namespaces may use one id."""
@@ -34,6 +36,8 @@ class Sandboxes:
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._containers: dict[tuple[str, str], Container] = {}
         self._creating: dict[tuple[str, str], asyncio.Task[Container]] = {}
+        #: Removals that failed, and that nobody asks for again.
+        self._doomed: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def all(self) -> list[Sandbox]:
         """Every sandbox, oldest first."""
@@ -179,8 +183,38 @@ class Sandboxes:
     async def destroy_pod(self, namespace: str, id: str) -> Process | None:
         """As `destroy`, with all that is in the sandbox of that id: where a pod's pause container goes, the pod goes.
 
-        containerd has its couriers delete no other container of the pod.
+        containerd has its couriers delete no other container of the pod, and asks once: what fails is tried again
+        without being asked, by the next daemon too.
         """
+        try:
+            return await self._destroy_pod(namespace, id)
+        except ShimError:
+            self._doom(namespace, id)
+            raise
+
+    def _doom(self, namespace: str, id: str) -> None:
+        sandbox = self._sandboxes.get((namespace, id))
+        alone = self._containers.get((namespace, id))
+        for container in [*(sandbox.containers.values() if sandbox else ()), *((alone,) if alone else ())]:
+            container.doom(id)
+        if (namespace, id) not in self._doomed:
+            work = asyncio.ensure_future(self._destroy_later(namespace, id))
+            self._doomed[namespace, id] = work
+            work.add_done_callback(lambda _: self._doomed.pop((namespace, id), None))
+
+    async def _destroy_later(self, namespace: str, id: str) -> None:
+        pause = _AGAIN
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _AGAIN_AT_MOST)
+            try:
+                await self._destroy_pod(namespace, id)
+            except ShimError as error:
+                _log.error("still not removed", sandbox=id, namespace=namespace, error=str(error), again_in=pause)
+            else:
+                return
+
+    async def _destroy_pod(self, namespace: str, id: str) -> Process | None:
         container = self._containers.get((namespace, id))
         if (namespace, id) in self._sandboxes:
             await self.remove(namespace, id)

@@ -99,6 +99,19 @@ def differences(containerd: Containerd, daemon: Daemon, kernel: Kernel) -> list[
     ]
 
 
+def without_ghosts(containerd: Containerd, daemon: Daemon) -> Daemon:
+    """The daemon's view without containers that have ended and containerd has forgotten, and pods of such alone."""
+    containers = {
+        identifier: held
+        for identifier, held in daemon.containers.items()
+        if held.task.status != "stopped" or identifier in containerd.containers or identifier in containerd.pods
+    }
+    homes = {held.pod for held in containers.values()}
+    return Daemon(
+        {pod: path for pod, path in daemon.pods.items() if pod in homes or pod in containerd.pods}, containers
+    )
+
+
 def _pods(containerd: Containerd, daemon: Daemon) -> Iterator[str]:
     for pod, sandbox in containerd.pods.items():
         if sandbox.ready and pod not in daemon.pods:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,14 +64,19 @@ def play(site: Site, script: Round) -> Teller:
             tell(f"plan {plan}")
         for number, act in enumerate(script.acts):
             tell(f"act {number}")
-            _act(site, kubelets, act, tell)
-        _end(site, kubelets, tell)
+            _act(site, kubelets, act, struck_in(script, number + 1), tell)
+        _end(site, kubelets, struck_in(script), tell)
         _nothing_left(site, script, leaks, tell)
     except Exception as error:
         story = "\n".join(tell.lines)
         again = f"again: make chaos SEED={script.seed} ROUND={script.number}"
         raise Broken(f"{type(error).__name__}: {error}\n{story}\nlogs: {_keep(site, script)}\n{again}") from error
     return tell
+
+
+def struck_in(script: Round, acts: int | None = None) -> frozenset[Fault]:
+    """The faults of a round's first acts, of all by default."""
+    return frozenset(strike.fault for act in script.acts[:acts] for strike in act.strikes)
 
 
 def _keep(site: Site, script: Round) -> Path:
@@ -87,7 +92,9 @@ def _keep(site: Site, script: Round) -> Path:
     return directory
 
 
-def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[object], None]) -> None:
+def _act(
+    site: Site, kubelets: dict[str, Kubelet], act: Act, so_far: frozenset[Fault], tell: Callable[[object], None]
+) -> None:
     def perform(name: str) -> list[Outcome]:
         outcomes = []
         for operation in act.operations[name]:
@@ -112,9 +119,9 @@ def _act(site: Site, kubelets: dict[str, Kubelet], act: Act, tell: Callable[[obj
         ]
         assert not wrong, "not as expected, where nothing interfered:\n" + "\n".join(wrong)
         if not any(act.hurried(name) for name in kubelets):
-            _agree(site, "before the kubelet looks", tell)
+            _agree(site, "before the kubelet looks", tell, struck=so_far)
     look = functools.partial(_look, site, kubelets, act.removed)
-    _agree(site, "once the kubelet has looked", tell, look, struck={strike.fault for strike in act.strikes})
+    _agree(site, "once the kubelet has looked", tell, look, struck=so_far)
     serving = {
         name: kubelet.pod.address
         for name, kubelet in kubelets.items()
@@ -134,7 +141,7 @@ def _agree(
     tell: Callable[[object], None],
     meanwhile: Callable[[], None] = lambda: None,
     *,
-    struck: Collection[Fault] = (),
+    struck: frozenset[Fault],
 ) -> None:
     """`meanwhile` is done before each look: a kubelet looks again and again. A pod may end while it does, as when a
     courier that containerd began before its own end does its work after it. `struck` is what went wrong before."""
@@ -143,16 +150,16 @@ def _agree(
     if found and late:
         tell("left to the next daemon: " + "; ".join(found))
         _restart(site)
-        found = _disagreements(site, meanwhile, within=AGREED)
+        found = _disagreements(site, meanwhile, within=AGREED, ghosts=not known.GHOSTS.keys().isdisjoint(struck))
     assert not found, f"the three views do not agree {when}:\n" + "\n".join(found)
     tell(f"agreed, {when}")
 
 
-def _disagreements(site: Site, meanwhile: Callable[[], None], *, within: float) -> list[str]:
+def _disagreements(site: Site, meanwhile: Callable[[], None], *, within: float, ghosts: bool = False) -> list[str]:
     deadline = time.monotonic() + within
     while True:
         meanwhile()
-        found = views.disagreements(site)
+        found = views.disagreements(site, ghosts=ghosts)
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
@@ -163,23 +170,29 @@ def _restart(site: Site) -> None:
     site.start_daemon()
 
 
-def _end(site: Site, kubelets: dict[str, Kubelet], tell: Callable[[object], None]) -> None:
-    _agree(site, "that nothing is left", tell, lambda: _look(site, kubelets, frozenset(kubelets)))
+def _end(site: Site, kubelets: dict[str, Kubelet], struck: frozenset[Fault], tell: Callable[[object], None]) -> None:
+    look = functools.partial(_look, site, kubelets, frozenset(kubelets))
+    _agree(site, "that nothing is left", tell, look, struck=struck)
 
 
 def _nothing_left(site: Site, script: Round, leaks: LeakCheck, tell: Callable[[object], None]) -> None:
     left = _settled(leaks)
-    struck = {strike.fault for act in script.acts for strike in act.strikes}
-    if left and struck & known.UNTIL_RESTART.keys() and all(line.startswith(_files(site)) for line in left):
+    faults_so_far = struck_in(script)
+    if left and not known.UNTIL_RESTART.keys().isdisjoint(faults_so_far) and _only_files(site, left):
         tell(f"left to the next daemon: {len(left)} files")
         _restart(site)
+        left = _settled(leaks)
+    if left and not known.GHOSTS.keys().isdisjoint(faults_so_far) and _only_files(site, left):
+        tell(f"left to the machine's next start: {len(left)} files")
+        site.reboot()
+        site.heal()
         left = _settled(leaks)
     assert not left, "left behind:\n" + "\n".join(left)
     tell("nothing is left")
 
 
-def _files(site: Site) -> str:
-    return f"file {site.daemon.run_dir}/"
+def _only_files(site: Site, left: list[str]) -> bool:
+    return all(line.startswith(f"file {site.daemon.run_dir}/") for line in left)
 
 
 def _settled(leaks: LeakCheck) -> list[str]:

@@ -11,7 +11,19 @@ from pathlib import Path
 import grpc
 
 from shim.wire import types_task_pb2
-from tests.chaos.agreement import Containerd, Daemon, Group, Held, Kernel, Listed, Network, Sandbox, Task, differences
+from tests.chaos.agreement import (
+    Containerd,
+    Daemon,
+    Group,
+    Held,
+    Kernel,
+    Listed,
+    Network,
+    Sandbox,
+    Task,
+    differences,
+    without_ghosts,
+)
 from tests.chaos.script import GUEST
 from tests.chaos.site import Site
 from tests.integration.doors import Door
@@ -25,10 +37,11 @@ class Unanswered(Exception):
     """A view could not be had, or changed while it was looked at."""
 
 
-def disagreements(site: Site) -> list[str]:
-    """What the three do not agree on now, in sentences."""
+def disagreements(site: Site, *, ghosts: bool = False) -> list[str]:
+    """What the three do not agree on now, in sentences; `ghosts` is whether the daemon may have some."""
     try:
-        return differences(containerd(site), daemon(site), kernel(site))
+        first, second = containerd(site), daemon(site)
+        return differences(first, without_ghosts(first, second) if ghosts else second, kernel(site))
     except Unanswered as error:
         return [str(error)]
 

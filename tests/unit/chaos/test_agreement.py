@@ -17,6 +17,7 @@ from tests.chaos.agreement import (
     Sandbox,
     Task,
     differences,
+    without_ghosts,
 )
 
 RUNS = Task("running", 7)
@@ -62,6 +63,17 @@ def test_a_stopped_pod_is_kept_by_the_plugin_and_not_by_a_pause_container() -> N
     daemon = Daemon({"pod": ""})
     assert differences(Containerd({"pod": Sandbox(False, pause=False)}), daemon, Kernel()) == []
     assert differences(Containerd({"pod": Sandbox(False, pause=True)}), daemon, Kernel()) != []
+
+
+def test_ghosts_are_what_has_ended_and_nobody_else_knows() -> None:
+    ghost = Held("gone", Task("stopped", 9), Task("stopped", 9), unikernel=False)
+    daemon = Daemon({**DAEMON.pods, "gone": ""}, {**DAEMON.containers, "old": ghost})
+    assert without_ghosts(CONTAINERD, daemon) == DAEMON
+    alive = replace(ghost, task=RUNS)
+    daemon = Daemon({**DAEMON.pods, "gone": ""}, {**DAEMON.containers, "old": alive})
+    assert without_ghosts(CONTAINERD, daemon) == daemon
+    ended = held(Task("stopped", 7))
+    assert without_ghosts(CONTAINERD, ended) == ended
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from shim.errors import AlreadyExists, NotFound, WrongState
+from shim.errors import AlreadyExists, NodeFault, NotFound, WrongState
 from shim.sandbox import creation
+from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.record import Pod
 from shim.sandbox.sandboxes import Sandboxes
@@ -126,3 +127,27 @@ async def test_a_stopped_pod_lets_nothing_in(sandboxes: Sandboxes, engine: Engin
     assert engine.undone == ["c"] and engine.begun == ["c"]
     with pytest.raises(WrongState, match="stopped"):
         await sandboxes.create("ns", order(tmp_path, "late", "pod"))
+
+
+async def test_a_removal_that_failed_is_tried_again_without_being_asked(
+    sandboxes: Sandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd runs a courier's `delete` once."""
+    monkeypatch.setattr("shim.sandbox.sandboxes._AGAIN", 0.01)
+    failures = [NodeFault("the engine fails", subject="c")] * 3
+    doomed: list[str] = []
+
+    async def remove(namespace: str, id: str) -> None:
+        if failures:
+            raise failures.pop()
+
+    sandbox = sandboxes.home("ns", "c")
+    sandbox.containers["c"] = cast(Container, SimpleNamespace(doom=doomed.append))
+    monkeypatch.setattr(sandboxes, "remove", remove)
+    for _ in range(2):
+        with pytest.raises(NodeFault):
+            await sandboxes.destroy_pod("ns", "c")
+    assert set(doomed) == {"c"}
+    async with asyncio.timeout(5):
+        while failures:
+            await asyncio.sleep(0.005)
