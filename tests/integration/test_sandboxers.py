@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -36,7 +37,7 @@ _NAMES = {"unikernel": "unikernel", "unikernel-shim": "shim"}
 
 
 @pytest.fixture
-def containerd(request: pytest.FixtureRequest, line: str) -> Containerd:
+def of_line(request: pytest.FixtureRequest, line: str) -> Containerd:
     """The shared one of that line."""
     if line == "2":
         request.getfixturevalue("daemon")
@@ -48,8 +49,9 @@ def containerd(request: pytest.FixtureRequest, line: str) -> Containerd:
 
 
 @pytest.mark.parametrize(("line", "sandboxer"), WAYS)
-def test_a_pods_whole_life(line: str, sandboxer: str, containerd: Containerd) -> None:
-    cri, node, pb = containerd.cri, containerd.node, containerd.cri.messages
+def test_a_pods_whole_life(line: str, sandboxer: str, of_line: Containerd) -> None:
+    containerd, node = of_line, of_line.node
+    cri, pb = containerd.cri, containerd.cri.messages
     assert containerd.version.startswith(line)
     with LeakCheck(node, containerd), cri.pod(sandboxer) as pod:
         assert cri.sandbox(pod.id).state == pb.SANDBOX_READY
@@ -101,67 +103,75 @@ def test_a_pods_whole_life(line: str, sandboxer: str, containerd: Containerd) ->
         pod.stop()
 
 
+#: What a sandbox plugin is asked, and what a sandbox's shim is asked instead.
+_QUESTIONS = {
+    "Create": "CreateSandbox",
+    "Start": "StartSandbox",
+    "Platform": "Platform",
+    "Status": "SandboxStatus",
+    "Metrics": "SandboxMetrics",
+    "Wait": "WaitSandbox",
+    "Stop": "StopSandbox",
+    "Shutdown": "ShutdownSandbox",
+}
+SERVICES = ("Controller", "Sandbox")
+
+
 @pytest.fixture
 def door(daemon: Daemon) -> Iterator[Door]:
     with Door(daemon.socket, "k8s.io") as opened:
         yield opened
 
 
-#: Each question, as the sandbox plugin is asked it and as a sandbox's shim is.
-_QUESTIONS = (
-    ("Platform", "Platform"),
-    ("Status", "SandboxStatus"),
-    ("Metrics", "SandboxMetrics"),
-    ("Wait", "WaitSandbox"),
-    ("Start", "StartSandbox"),
-    ("Stop", "StopSandbox"),
-    ("Shutdown", "ShutdownSandbox"),
-)
+def ask(door: Door, service: str, question: str, **fields: Any) -> Any:
+    """The Controller's question, of whichever service."""
+    if service == "Controller":
+        return door.controller(question, **fields)
+    return door.sandbox(_QUESTIONS[question], **fields)
 
 
 @pytest.mark.parametrize("sandboxer", ["unikernel-shim", "unikernel"])
 def test_both_services_tell_the_same_of_a_pod(
-    sandboxer: str, node: Node, daemon: Daemon, door: Door, request: pytest.FixtureRequest
+    sandboxer: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck, door: Door
 ) -> None:
-    containerd: Containerd = request.getfixturevalue("containerd")
-    with LeakCheck(node, containerd), containerd.cri.pod(sandboxer) as pod:
+    with containerd.cri.pod(sandboxer) as pod:
         pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
-        status = door.controller("Status", sandbox_id=pod.id, verbose=True)
-        other = door.sandbox("SandboxStatus", sandbox_id=pod.id, verbose=True)
-        assert (status.state, status.pid, status.info, status.created_at) == (
-            *(other.state, other.pid, other.info, other.created_at),
-        )
-        assert status.state == "SANDBOX_READY" and json.loads(status.info["unikernel-shim"])["netns"]
-        platform = door.sandbox("Platform", sandbox_id=pod.id).platform
-        assert platform == door.controller("Platform", sandbox_id=pod.id).platform and platform.os == "linux"
-
-        for metric in (
-            door.controller("Metrics", sandbox_id=pod.id).metrics,
-            door.sandbox("SandboxMetrics", sandbox_id=pod.id).metrics,
-        ):
+        statuses = [ask(door, service, "Status", sandbox_id=pod.id, verbose=True) for service in SERVICES]
+        for name in ("sandbox_id", "state", "pid", "info", "created_at"):
+            assert getattr(statuses[0], name) == getattr(statuses[1], name), name
+        assert statuses[0].state == "SANDBOX_READY" and json.loads(statuses[0].info["unikernel-shim"])["netns"]
+        platforms = [ask(door, service, "Platform", sandbox_id=pod.id).platform for service in SERVICES]
+        assert platforms[0] == platforms[1] and platforms[0].os == "linux"
+        for service in SERVICES:
+            metric = ask(door, service, "Metrics", sandbox_id=pod.id).metrics
             assert metric.id == pod.id and metric.timestamp.seconds > 0
-            if metric.data.type_url == "io.containerd.cgroups.v1.Metrics":
-                assert cgroups_v1_pb2.Metrics.FromString(metric.data.value).memory.usage.usage > 0
-            else:
-                assert cgroups_v2_pb2.Metrics.FromString(metric.data.value).memory.usage > 0
-
+            assert _memory(metric.data) > 0
+            with pytest.raises(grpc.RpcError, match="has been started") as refused:
+                ask(door, service, "Start", sandbox_id=pod.id)
+            assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
         door.sandbox("PingSandbox", sandbox_id=pod.id)
         door.controller("Update", sandbox_id=pod.id, sandbox={"sandbox_id": pod.id}, fields=["extensions"])
-        for again in (door.controller, door.sandbox):
-            with pytest.raises(grpc.RpcError, match="has been started") as refused:
-                again("Start" if again == door.controller else "StartSandbox", sandbox_id=pod.id)
-            assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
 
 
-def test_nobody_s_pod_is_not_found_whatever_is_asked(door: Door) -> None:
-    asked = [(door.controller, method) for method, _ in _QUESTIONS] + [(door.controller, "Update")]
-    asked += [(door.sandbox, method) for _, method in _QUESTIONS] + [(door.sandbox, "PingSandbox")]
-    for call, method in asked:
+def _memory(data: AnyMessage) -> int:
+    if data.type_url == "io.containerd.cgroups.v1.Metrics":
+        return int(cgroups_v1_pb2.Metrics.FromString(data.value).memory.usage.usage)
+    assert data.type_url == "io.containerd.cgroups.v2.Metrics"
+    return int(cgroups_v2_pb2.Metrics.FromString(data.value).memory.usage)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nobodys_pod_is_not_found_whatever_is_asked(service: str, door: Door) -> None:
+    for question in _QUESTIONS.keys() - {"Create"}:
         with pytest.raises(grpc.RpcError, match="nobody") as refused:
-            call(method, sandbox_id="nobody")
-        assert refused.value.code() is grpc.StatusCode.NOT_FOUND, method
+            ask(door, service, question, sandbox_id="nobody")
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND, question
+    call, method = (door.controller, "Update") if service == "Controller" else (door.sandbox, "PingSandbox")
+    with pytest.raises(grpc.RpcError, match="nobody"):
+        call(method, sandbox_id="nobody")
 
 
+@pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize(
     ("fields", "words", "code"),
     [
@@ -176,27 +186,26 @@ def test_nobody_s_pod_is_not_found_whatever_is_asked(door: Door) -> None:
     ],
 )
 def test_a_sandbox_that_makes_no_sense_is_refused_and_not_kept(
-    fields: dict[str, Any], words: str, code: grpc.StatusCode, door: Door, daemon: Daemon
+    service: str, fields: dict[str, Any], words: str, code: grpc.StatusCode, door: Door, daemon: Daemon
 ) -> None:
-    before = {path for path in daemon.run_dir.rglob("*") if path.suffix != ".log"}
-    for create in (
-        lambda **given: door.controller("Create", **given),
-        lambda **given: door.sandbox("CreateSandbox", bundle_path="/run/b", **given),
-    ):
-        with pytest.raises(grpc.RpcError, match=words) as refused:
-            create(**{"sandbox_id": "senseless", **fields})
-        assert refused.value.code() is code
+    before = _files(daemon)
+    with pytest.raises(grpc.RpcError, match=words) as refused:
+        ask(door, service, "Create", **{"sandbox_id": "senseless", **fields})
+    assert refused.value.code() is code
     assert "senseless" not in {held.id for held in door.inspection("List").sandboxes}
-    assert {path for path in daemon.run_dir.rglob("*") if path.suffix != ".log"} <= before
+    assert _files(daemon) <= before
 
 
-def test_a_pod_without_a_cgroup_of_its_own_has_no_metrics(door: Door) -> None:
-    for number, call in enumerate((door.controller, door.sandbox)):
-        pod = f"bare{number}"
-        door.controller("Create", sandbox_id=pod)
-        try:
-            with pytest.raises(grpc.RpcError, match="no cgroup of its own") as refused:
-                call("Metrics" if call == door.controller else "SandboxMetrics", sandbox_id=pod)
-            assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-        finally:
-            door.sandbox("ShutdownSandbox", sandbox_id=pod)
+def _files(daemon: Daemon) -> set[Path]:
+    return {path for path in daemon.run_dir.rglob("*") if path.suffix != ".log"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_without_a_cgroup_of_its_own_has_no_metrics(service: str, door: Door) -> None:
+    ask(door, service, "Create", sandbox_id="bare")
+    try:
+        with pytest.raises(grpc.RpcError, match="no cgroup of its own") as refused:
+            ask(door, service, "Metrics", sandbox_id="bare")
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    finally:
+        ask(door, service, "Shutdown", sandbox_id="bare")
