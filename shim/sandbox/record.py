@@ -34,6 +34,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     dns: Dns | None = None
     host_pid: bool = False
     host_ipc: bool = False
+    sysctls: dict[str, str] = {}
+    """As the pod names them, `net.ipv4.x` or `net/ipv4/x`, with their values."""
     cgroup_parent: str = ""
     """The pod's cgroup, as a path or as a systemd slice's name; "" where it has none of its own."""
     bundle: str = ""

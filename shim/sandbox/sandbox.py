@@ -115,15 +115,10 @@ class Sandbox:
         if self.pod is None or not rewrite.wants_pause(spec):
             return spec
         if self._pinned is None:
-            # A former daemon may have pinned them, and containers may be in them.
-            self._pinned = await asyncio.to_thread(namespaces.pinned, self.directory) or await asyncio.to_thread(
-                namespaces.pin, self.directory, self.pod.hostname
-            )
+            self._pinned = await asyncio.to_thread(namespaces.of_pod, self.directory, self.pod)
         if self._files is None:
             self._files = await asyncio.to_thread(files.make, self.directory, self.pod)
-        nodes = {"uts": not self.pod.netns, "ipc": self.pod.host_ipc}
-        own = {kind: path for kind, path in (self._pinned or {}).items() if not nodes[kind]}
-        spec = rewrite.in_pod_without_pause(spec, self.pod.netns, own, host_pid=self.pod.host_pid)
+        spec = rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned, host_pid=self.pod.host_pid)
         return rewrite.with_pod_files(spec, self._files)
 
     def note(self) -> None:

@@ -19,6 +19,7 @@ from shim import stats
 from shim.errors import InvalidRequest, NotFound, Unsupported
 from shim.oci.cgroup import parent_path
 from shim.rpc.service import Call
+from shim.sandbox import sysctls
 from shim.sandbox.description import describe
 from shim.sandbox.record import Dns, Pod
 from shim.sandbox.sandbox import Sandbox
@@ -34,7 +35,10 @@ _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def pod_of(request: Any, *, bundle: str = "", destination: str = "") -> Pod:
-    """What a request to create a sandbox says of the pod. Raises InvalidRequest when its options cannot be read."""
+    """What a request to create a sandbox says of the pod.
+
+    Raises InvalidRequest when its options cannot be read, or have a sysctl that is not the pod's.
+    """
     options = cri_v1_pb2.PodSandboxConfig()
     # The URL is the message's name, with or without a host before it; other callers than CRI send none.
     if request.options.type_url.rpartition("/")[2].endswith("PodSandboxConfig"):
@@ -45,7 +49,7 @@ def pod_of(request: Any, *, bundle: str = "", destination: str = "") -> Pod:
     if request.netns_path and not os.path.isabs(request.netns_path):  # noqa: PTH117
         raise InvalidRequest("netns_path must be absolute", subject=request.netns_path)
     dns, shared = options.dns_config, options.linux.security_context.namespace_options
-    return Pod(
+    pod = Pod(
         netns=request.netns_path,
         hostname=options.hostname,
         name=options.metadata.name,
@@ -55,10 +59,13 @@ def pod_of(request: Any, *, bundle: str = "", destination: str = "") -> Pod:
         else None,
         host_pid=shared.pid == cri_v1_pb2.NODE,
         host_ipc=shared.ipc == cri_v1_pb2.NODE,
+        sysctls=dict(options.linux.sysctls),
         cgroup_parent=options.linux.cgroup_parent,
         bundle=bundle,
         destination=destination,
     )
+    sysctls.check(pod)
+    return pod
 
 
 class Pods:
@@ -73,14 +80,17 @@ class Pods:
         return self._sandboxes.sandbox(call.namespace, request.sandbox_id)
 
     async def create(self, request: Any, call: Call, *, bundle: str = "") -> Sandbox:
-        """Note the pod; nothing is done to its network before a unikernel comes.
+        """Note the pod; but for its sysctls, nothing is done to its network before a unikernel comes.
 
-        `bundle` is the directory that containerd made for the sandbox's shim. Raises AlreadyExists, InvalidRequest.
+        `bundle` is the directory that containerd made for the sandbox's shim. Raises AlreadyExists, InvalidRequest,
+        Unsupported, and NetworkFault where sysctls are asked for and there is no such namespace.
         """
         if request.rootfs:
             raise Unsupported("a sandbox has no root file system of its own here", subject=request.sandbox_id)
         destination = self._destinations.of(call.namespace, request.sandbox_id)
         pod = pod_of(request, bundle=bundle, destination=destination)
+        # Now, as containerd does not shut down a sandbox whose Start fails.
+        await sysctls.set_network(pod)
         return self._sandboxes.add(call.namespace, request.sandbox_id, pod)
 
     async def start(self, request: Any, call: Call) -> dict[str, Any]:

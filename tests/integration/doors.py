@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
-from shim.wire import inspection_pb2, services_sandbox_v1_pb2, task_v3_pb2
+from shim.wire import inspection_pb2, runtime_sandbox_v1_pb2, services_sandbox_v1_pb2, task_v3_pb2
 
 
 class Door:
@@ -30,6 +30,10 @@ class Door:
     def controller(self, method: str, **fields: Any) -> Any:
         """A method of the Sandbox Controller."""
         return self._call(services_sandbox_v1_pb2, "Controller", method, fields)
+
+    def sandbox(self, method: str, **fields: Any) -> Any:
+        """A method of a shim's Sandbox."""
+        return self._call(runtime_sandbox_v1_pb2, "Sandbox", method, fields)
 
     def task(self, method: str, **fields: Any) -> Any:
         """A method of Task v3."""

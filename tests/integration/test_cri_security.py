@@ -323,13 +323,32 @@ def test_a_volume_is_a_sidecars(pod: Pod, cri: Client, tmp_path: Path) -> None:
             assert "/volume" not in mounted(cri, container)
 
 
+@pytest.mark.parametrize("sandboxer", [*SANDBOXERS, "unikernel-shim"])
 def test_a_pods_sysctls_are_its_containers(
-    node: Node, containerd: Containerd, daemon: Daemon, clean_module: LeakCheck, cri: Client
+    sandboxer: str, node: Node, containerd: Containerd, daemon: Daemon, clean_module: LeakCheck, cri: Client
 ) -> None:
-    """With a pause container they are set in the pod's namespaces; the guest's stack has settings of its own."""
+    """They are set in the pod's namespaces; the guest's stack has settings of its own."""
     asked = {"net.ipv4.ip_unprivileged_port_start": "99", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "100"}
-    with cri.pod("unikernel-podsandbox", sysctls=asked) as pod:
+    with cri.pod(sandboxer, sysctls=asked) as pod:
         sidecar = pod.run(images.BUSYBOX, command=_SLEEP)
         for name, value in asked.items():
             path = f"/proc/sys/{name.replace('.', '/')}"
             assert cri.exec(sidecar, "cat", path).stdout.strip() == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("kernel.threads-max", "100", "the whole node's"),
+        ("net.core.no_such_thing", "1", "this kernel has no such setting"),
+        ("net.ipv4.ip_unprivileged_port_start", "many", "cannot be set to 'many'"),
+        ("net.ipv4..", "1", "no sysctl's name"),
+    ],
+)
+def test_a_sysctl_that_cannot_be_the_pods_is_refused(
+    name: str, value: str, words: str, node: Node, containerd: Containerd, daemon: Daemon, clean_module: LeakCheck
+) -> None:
+    """With no pod left, and an error that says which it is and why."""
+    with pytest.raises(grpc.RpcError, match=words):
+        containerd.cri.pod("unikernel", sysctls={name: value})
+    assert containerd.cri.pods() == []

@@ -32,7 +32,6 @@ def containerd(request: pytest.FixtureRequest) -> Iterator[Containerd]:
         server = Containerd(node, request.param)
         with running(server):
             server.load(images.linux(), images.busybox(), namespace=NAMESPACE)
-            server.load(images.linux())
             # What the first run makes for all: the daemon, and its directories.
             run(server, "first", images.BUSYBOX, "/bin/echo")
             yield server
@@ -138,15 +137,6 @@ def test_a_unikernel_in_a_namespace(containerd: Containerd, name: str, clean: Le
         assert page["unikernel"] == "yes" and page["address"] == ADDRESS
         containerd.ctr("task", "kill", "--signal", "SIGTERM", name, namespace=NAMESPACE)
         _delete(containerd, name)
-
-
-def test_a_pod_with_a_pause_container(containerd: Containerd, name: str, clean: LeakCheck) -> None:
-    with containerd.cri.pod("unikernel-podsandbox") as pod:
-        container = pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
-        page = served(containerd.node, pod.address)
-        assert page["unikernel"] == "yes" and page["address"] == pod.address
-        containerd.cri.stop(container)
-        assert containerd.cri.wait_exit(container).exit_code in (0, 143)
 
 
 def test_a_wrong_wish_is_refused_with_words(containerd: Containerd, name: str, clean: LeakCheck) -> None:

@@ -124,6 +124,15 @@ async def open_namespace(path: Path) -> Namespace:
         raise
 
 
+async def visit(path: Path, work: Callable[[], T]) -> T:
+    """Run `work` in a new thread inside the namespace at `path`; raises as `open_namespace` and `work` do."""
+    descriptor = await asyncio.to_thread(_open, path)
+    try:
+        return await _visit(descriptor, work)
+    finally:
+        os.close(descriptor)
+
+
 async def _opened(path: Path) -> Namespace:
     descriptor = await asyncio.to_thread(_open, path)
     try:

@@ -158,3 +158,14 @@ async def test_a_sandbox_comes_back_from_its_record_as_it_was(node: Any) -> None
 
 def test_an_implied_sandbox_is_ready(node: Any) -> None:
     assert Sandbox(node, "k8s.io", "s").status is SandboxStatus.READY
+
+
+async def test_events_of_a_pods_containers_go_where_the_pods_own_go(node: Any) -> None:
+    """containerd runs no courier for them, so nobody says where theirs go."""
+    assert Sandbox(node, "k8s.io", "s", Pod(destination="/other.ttrpc")).destination == "/other.ttrpc"
+    implied = Sandbox(node, "k8s.io", "s")
+    assert implied.destination == ""
+    pause = FakeContainer("s")
+    pause.record.destination = "/third.ttrpc"
+    implied.containers = {"s": cast(Container, pause), "c": cast(Container, FakeContainer("c"))}
+    assert implied.destination == "/third.ttrpc"
