@@ -19,7 +19,9 @@ from shim.rpc.service import Call, Method, Service
 _FIRST = 10.0  # seconds for whoever started the daemon to say why
 _LINGER = 0.5  # seconds after the last call: containerd runs a courier for each container of a pod
 _ANNOUNCED = 30.0  # seconds for containerd to create a container that its courier announced
-_CONNECTED = 30.0  # seconds without a call for a peer that does not close its connection
+# Seconds without a call for a peer that does not close its connection. After Delete containerd calls Shutdown; but one
+# that lost a task otherwise may keep the connection and never speak on it again (seen on 1.6.20).
+_CONNECTED = 3.0
 
 
 def patience(*, calls: int, served: bool, quiet: float, announced: float | None, connected: bool) -> float | None:

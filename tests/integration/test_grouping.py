@@ -69,9 +69,14 @@ class Grouped:
 
 def eventually(question: Callable[[], object], within: float = 10.0) -> None:
     """Wait until the answer is true."""
+    never(lambda: [] if question() else ["not yet"], within)
+
+
+def never(found: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until nothing is found; an AssertionError shows what is."""
     deadline = time.monotonic() + within
-    while not question():
-        assert time.monotonic() < deadline
+    while left := found():
+        assert time.monotonic() < deadline, left
         time.sleep(0.02)
 
 
@@ -155,9 +160,8 @@ def test_containerd_is_killed_with_a_daemon(grouped: Grouped) -> None:
         assert grouped.daemons()[f"k8s.io/{other.id}"] == before[f"k8s.io/{other.id}"]
         for container in theirs:
             assert cri.status(container).state == cri.messages.CONTAINER_RUNNING
-    # A pod's daemon offers the pod's last events for half a minute to a containerd that was away.
-    eventually(lambda: not grouped.left() and not grouped.daemons(), within=40)
-    eventually(lambda: not [line for line in check.settled() if "/containerd --config " not in line])
+    eventually(lambda: not grouped.left() and not grouped.daemons())
+    never(lambda: [line for line in check.settled() if "/containerd --config " not in line])
 
 
 @newest

@@ -31,7 +31,7 @@ QUIET: dict[str, Any] = {"calls": 0, "served": True, "quiet": 100.0, "announced"
         ({"announced": 29.9, "quiet": 0.1}, 0.4),
         # Whoever is connected may still call, but not for ever.
         ({"connected": True, "quiet": 1}, 0.5),
-        ({"connected": True, "quiet": 30}, 0),
+        ({"connected": True, "quiet": 3}, 0),
         ({"connected": True, "announced": 1.0, "quiet": 1}, 29),
     ],
 )
