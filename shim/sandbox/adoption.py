@@ -64,19 +64,20 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
         _log.warning("removing an unfinished container", container=record.container)
         await dismantle(node, record)
         return
+    alive = record.exit is None and _lives(record)
+    # containerd has removed the task, while no daemon ran or on a disk that let no record be removed. What still runs
+    # serves on: its pod may be there, and its next life takes its place.
+    removed = not await asyncio.to_thread(record.bundle.exists)
     try:
-        # containerd's first: where that is gone containerd has removed the task, while no daemon ran or on a disk that
-        # let no record be removed.
-        spec = await asyncio.to_thread(bundle.read_spec, record.bundle)
-        if record.own_bundle is not None:
-            spec = await asyncio.to_thread(bundle.read_spec, record.own_bundle)
+        spec = await asyncio.to_thread(bundle.read_spec, record.own_bundle or record.bundle)
     except ShimError:
+        removed = True
+    if removed and not (alive and record.own_bundle is not None):
         await dismantle(node, record)
         return
     container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)
     container.init.pid = record.pid
     sandboxes.adopt(container)
-    alive = record.exit is None and _lives(record)
     if record.running and (alive or record.exit is None):
         container.init.become(Status.RUNNING)
     if record.exit is not None:
