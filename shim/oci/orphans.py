@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shim import log
 from shim.process import pidfd
+from shim.process.readable import readable
 
 _log = log.get(__name__)
 
@@ -39,7 +40,7 @@ def _is_of(words: list[bytes], below: bytes) -> bool:
 async def ended(root: Path, grace: float) -> None:
     """Wait until no engine run of a former daemon is left, killing those that have not ended after `grace` seconds."""
     waits = {
-        asyncio.ensure_future(_end_of(descriptor)): descriptor for descriptor in await asyncio.to_thread(_opened, root)
+        asyncio.ensure_future(readable(descriptor)): descriptor for descriptor in await asyncio.to_thread(_opened, root)
     }
     if not waits:
         return
@@ -64,13 +65,3 @@ def _opened(root: Path) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             found.append(pidfd.open_pidfd(pid))
     return found
-
-
-async def _end_of(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    dead = asyncio.Event()
-    loop.add_reader(descriptor, dead.set)
-    try:
-        await dead.wait()
-    finally:
-        loop.remove_reader(descriptor)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from shim.errors import InvalidRequest, NodeFault, TimedOut
+from shim.process.readable import readable
 from shim.process.reaper import Reaper
 from shim.process.spawn import spawn
 from shim.process.streaming import Rendezvous, id_in
@@ -143,7 +144,7 @@ async def _start_logger(reaper: Reaper, value: str, container: str, namespace: s
             for descriptor in (out_r, err_r, ready_w, null):
                 os.close(descriptor)
         ended = reaper.watch(pid)
-        await _readable(ready_r, program)
+        await _ready(ready_r, program)
         # End of file says "ready" by the contract, but also that the program died: only the first may go on.
         await asyncio.wait([ended], timeout=_LOGGER_DIES)
         if ended.done() and ended.result().status != 0:
@@ -157,17 +158,12 @@ async def _start_logger(reaper: Reaper, value: str, container: str, namespace: s
     return out_w, err_w
 
 
-async def _readable(descriptor: int, program: str) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
+async def _ready(descriptor: int, program: str) -> None:
     try:
         async with asyncio.timeout(_LOGGER_READY):
-            await ready
+            await readable(descriptor)
     except TimeoutError:
         raise TimedOut("the log program did not say that it is ready", subject=program) from None
-    finally:
-        loop.remove_reader(descriptor)
 
 
 class Opener:

@@ -15,6 +15,7 @@ import termios
 from pathlib import Path
 
 from shim.errors import NodeFault, TimedOut
+from shim.process.readable import readable
 from shim.process.relay import Relay
 from shim.process.stdio import Opener, Streams
 
@@ -74,17 +75,11 @@ class ConsoleSocket:
 
     async def receive(self, timeout: float = 30.0) -> int:
         """The pty's master. Raises TimedOut when the engine delivers none, NodeFault for something else."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
                 with connection:
-                    readable: asyncio.Future[None] = loop.create_future()
-                    loop.add_reader(connection.fileno(), lambda: None if readable.done() else readable.set_result(None))
-                    try:
-                        await readable
-                    finally:
-                        loop.remove_reader(connection.fileno())
+                    await readable(connection.fileno())
                     return _received_descriptor(connection)
         except TimeoutError:
             raise TimedOut("the engine delivered no terminal", subject=os.fspath(self.path)) from None

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.integration import tender_double
 from tests.integration.containerd import Containerd
+from tests.integration.cri import Client, Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
@@ -132,3 +134,17 @@ def clean_module(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator
     """As `clean`, for what a module's tests share: asked for by the fixture that makes it."""
     with LeakCheck(node, containerd) as check:
         yield check
+
+
+@pytest.fixture
+def cri(containerd: Containerd) -> Client:
+    """The kubelet's part."""
+    return containerd.cri
+
+
+@pytest.fixture(scope="module", params=["unikernel", "unikernel-podsandbox"])
+def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: LeakCheck) -> Iterator[Pod]:
+    """A pod that the module's tests share: each removes the containers it makes."""
+    containerd.load(tender_double.image())
+    with containerd.cri.pod(request.param) as shared:
+        yield shared

@@ -27,6 +27,12 @@ _KEPT = re.compile(
     r"|file .*/io\.containerd\.grpc\.v1\.cri/(containers|netns|sandboxes)$"
     r"|file .*/io\.containerd\.(runtime\.v2\.task|sandbox\.controller\.v1\.shim)/[^/]+$"
 )
+#: What a test that restarts servers leaves: the one that runs now is another process than before; and containerd itself
+#: leaves the directory of a task whose shim it could not reach until its own next start.
+RESTARTED = re.compile(
+    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
+    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
+)
 
 Listing = dict[str, set[str]]
 

@@ -1,8 +1,9 @@
-"""Waiting for a guest to serve."""
+"""Waiting: for a guest to serve, and for anything to come true."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tests.integration import guest
 from tests.integration.node import Node
@@ -18,3 +19,11 @@ def served(node: Node, address: str, *, within: float = 30.0) -> dict[str, str]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def eventually(question: Callable[[], object], within: float = 10.0) -> None:
+    """Wait until the answer is true."""
+    deadline = time.monotonic() + within
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

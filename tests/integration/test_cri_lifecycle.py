@@ -30,12 +30,6 @@ def _image(containerd: Containerd) -> None:
     containerd.load(image())
 
 
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
-
-
 @pytest.fixture(scope="module", params=SANDBOXERS)
 def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: LeakCheck) -> Iterator[Pod]:
     """A pod that the module's tests share: each removes the containers it makes."""

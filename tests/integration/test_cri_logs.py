@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.integration.containerd import Containerd
 from tests.integration.cri import Client, Pod
-from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.tender_double import REFERENCE, image
+from tests.integration.tender_double import REFERENCE
 from tests.integration.websocket import STDIN, Stream
 
 # One line: the time (RFC 3339, nanoseconds without trailing zeros), the stream, whole or in part, the text (CRI's log
@@ -23,20 +20,6 @@ from tests.integration.websocket import STDIN, Stream
 _LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP]) (.*)")
 #: Bytes in a line that containerd writes whole (its option max_container_log_line_size).
 _LONGEST = 16 << 10
-
-
-@pytest.fixture(scope="module", params=["unikernel", "unikernel-podsandbox"])
-def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: LeakCheck) -> Iterator[Pod]:
-    """A pod that the module's tests share: each removes the containers it makes."""
-    containerd.load(image())
-    with containerd.cri.pod(request.param) as shared:
-        yield shared
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
 
 
 def lines(path: Path) -> list[tuple[str, ...]]:

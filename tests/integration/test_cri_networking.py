@@ -42,12 +42,6 @@ def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: Le
         yield shared
 
 
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
-
-
 def echoed(node: Node, address: str, port: int) -> str:
     """What the echo service answers the node."""
     return node.run("python3", "-ISc", _ASK, address, str(port)).strip()

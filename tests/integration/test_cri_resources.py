@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from shim import stats
-from tests.integration.containerd import Containerd
 from tests.integration.cri import Client, Pod
-from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.tender_double import REFERENCE, image
+from tests.integration.tender_double import REFERENCE
 
 _MIB = 1 << 20
 ASKED = {
@@ -23,20 +20,6 @@ ASKED = {
     "cpuset_cpus": "0",
     "memory_limit_in_bytes": 96 * _MIB,
 }
-
-
-@pytest.fixture(scope="module", params=["unikernel", "unikernel-podsandbox"])
-def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: LeakCheck) -> Iterator[Pod]:
-    """A pod that the module's tests share: each removes the containers it makes."""
-    containerd.load(image())
-    with containerd.cri.pod(request.param) as shared:
-        yield shared
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
 
 
 def limits(pid: int) -> dict[str, int | str]:

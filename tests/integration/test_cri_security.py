@@ -46,12 +46,6 @@ def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: Le
         yield shared
 
 
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
-
-
 def process(cri: Client, container: str) -> dict[str, str]:
     """What the kernel says of the container's first process (proc(5), status)."""
     lines = Path(f"/proc/{cri.pid(container)}/status").read_text().splitlines()

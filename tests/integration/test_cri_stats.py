@@ -31,12 +31,6 @@ def pod(request: pytest.FixtureRequest, node: Node, containerd: Containerd, clea
     node.remove_cgroups(request.param)
 
 
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
-
-
 def of_container(cri: Client, container: str) -> Any:
     """ContainerStats."""
     return cri.call("ContainerStats", cri.messages.ContainerStatsRequest(container_id=container)).stats

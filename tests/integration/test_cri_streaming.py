@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,22 +14,8 @@ from tests.integration.cri import Client, Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.tender_double import REFERENCE, image
+from tests.integration.tender_double import REFERENCE
 from tests.integration.websocket import DATA, ERROR, OUTCOME, STDIN, STDOUT, Stream
-
-
-@pytest.fixture(scope="module", params=["unikernel", "unikernel-podsandbox"])
-def pod(request: pytest.FixtureRequest, containerd: Containerd, clean_module: LeakCheck) -> Iterator[Pod]:
-    """A pod that the module's tests share: each removes the containers it makes."""
-    containerd.load(image())
-    with containerd.cri.pod(request.param) as shared:
-        yield shared
-
-
-@pytest.fixture
-def cri(containerd: Containerd) -> Client:
-    """The kubelet's part."""
-    return containerd.cri
 
 
 def streamed(node: Node, cri: Client, method: str, query: str = "", **fields: Any) -> Stream:

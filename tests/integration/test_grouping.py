@@ -25,6 +25,7 @@ from tests.integration.daemon import Daemon, environment, place
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.process import answers
+from tests.integration.ready import eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -65,11 +66,6 @@ class Grouped:
         unikernel = pod.run(tender_double.REFERENCE, name="guest", args=[f"address={pod.address}"])
         eventually(lambda: self.node.ping(pod.address))
         return sidecar, unikernel
-
-
-def eventually(question: Callable[[], object], within: float = 10.0) -> None:
-    """Wait until the answer is true."""
-    never(lambda: [] if question() else ["not yet"], within)
 
 
 def never(found: Callable[[], object], within: float = 10.0) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -25,18 +24,11 @@ from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
-from tests.integration.leaks import LeakCheck
+from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
 
 pytestmark = pytest.mark.timeout(120)
-
-#: The daemon that runs now is another process than before; and containerd itself leaves the directory of a task whose
-#: shim it could not reach until its own next start.
-_NOT_OURS = re.compile(
-    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
-    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
-)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +58,7 @@ def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCh
     check = LeakCheck(node, containerd, grace=3)
     before = check.__enter__()
     yield before
-    leaked = [line for line in check.settled() if not _NOT_OURS.search(line)]
+    leaked = [line for line in check.settled() if not RESTARTED.search(line)]
     assert not leaked, "left behind:\n" + "\n".join(leaked)
 
 

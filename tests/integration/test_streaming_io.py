@@ -9,10 +9,9 @@ import base64
 import contextlib
 import hashlib
 import os
-import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,15 @@ from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
-from tests.integration.leaks import LeakCheck
+from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
+from tests.integration.ready import eventually
 from tests.integration.websocket import STDIN, STDOUT, Stream
 
 pytestmark = pytest.mark.timeout(60)
 
 HANDLER = "unikernel-streaming"
 HANDLERS = (HANDLER, "unikernel-shim-streaming")
-
-#: As in test_restart: another process than before; and what containerd leaves of a task that it could not reach.
-_NOT_OURS = re.compile(
-    r"process .*(/unikernel-shim serve|/containerd --config .*)$"
-    r"|file .*/io\.containerd\.runtime\.v2\.task/|file .*/run/lock$"
-)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +62,7 @@ def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[None]:
     check = LeakCheck(node, containerd, grace=1)
     before = check.__enter__()
     yield
-    leaked = [line for line in before.settled() if not _NOT_OURS.search(line)]
+    leaked = [line for line in before.settled() if not RESTARTED.search(line)]
     assert not leaked, "left behind:\n" + "\n".join(leaked)
     assert list((daemon.run_dir / "streams").iterdir()) == []
 
@@ -80,14 +74,6 @@ def descriptors(pid: int) -> int:
         with contextlib.suppress(OSError):
             links.append(os.readlink(entry))
     return sum(link.startswith(("socket:", "pipe:")) for link in links)
-
-
-def eventually(true: Callable[[], object], within: float = 10.0) -> None:
-    """Wait until it is."""
-    deadline = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def shell(pod: Pod, script: str, **options: Any) -> str:
