@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.integration import acceleration, paths, tender_double
 from tests.integration.node import Node
-from tests.integration.process import Server
+from tests.integration.process import Server, answers
 
 
 class Daemon(Server):
@@ -32,6 +32,10 @@ class Daemon(Server):
         super().__init__(node, name, command, self.run_dir / "shim.sock", {**environment(self.config), **(env or {})})
         place()
         acceleration.lend(self.run_dir)
+
+    def listens(self) -> bool:
+        """At both doors: they open one after the other."""
+        return answers(self.socket) and answers(self.ttrpc_socket)
 
     def stop(self, *, within: float = 10.0) -> int:
         """As any server's; what it found out of the machine is kept."""

@@ -58,10 +58,14 @@ class Server:
         self.spawn()
         assert self._process is not None
         deadline = time.monotonic() + within
-        while not answers(self.socket):
+        while not self.listens():
             assert self._process.poll() is None, f"{self.name} ended with {self._process.returncode}\n{self.tail()}"
             assert time.monotonic() < deadline, f"{self.name} has no socket after {within} s\n{self.tail()}"
             time.sleep(0.01)
+
+    def listens(self) -> bool:
+        """Whether it takes connections wherever it is spoken to."""
+        return answers(self.socket)
 
     def stop(self, *, within: float = 10.0) -> int:
         """SIGTERM, and SIGKILL after `within` seconds; its exit status. Nothing if it does not run."""
