@@ -11,12 +11,39 @@ from shim.errors import NetworkFault
 from shim.network.view import GuestInterface
 
 
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guest is to mount, or to find.
+
+    `target` is the absolute path in the guest, "/" for its root, "" for a bare device that the guest looks for itself.
+    `format` is the file system's name (iso9660, ext4, squashfs, erofs, …), "" for a device whose content is not known,
+    9p or virtiofs for a directory of the node that the monitor shares. `disk` is its number among the machine's disks,
+    from 0, None for a shared directory. `device` is the name by which a kernel's manifest calls the disk, or the tag
+    of a shared directory.
+    """
+
+    target: str
+    format: str
+    disk: int | None = None
+    device: str = ""
+    read_only: bool = True
+
+
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
+    """How the guest finds names, as resolv.conf(5) has it; servers are IP addresses."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a guest may be told.
 
     `arguments` are the container's own process arguments after the kernel's path was taken off; `environment` maps
     names to values; `cmdline` is the image's or pod's verbatim addition (`io.unikernel.cmdline`); `interfaces` are in
-    the pod's order.
+    the pod's order; `volumes` in the order of the machine's disks, the root first where there is one. `version` is what
+    the image says of its family's version ("" where it does not), `console` the name of the machine's serial console as
+    Linux calls it.
     """
 
     arguments: tuple[str, ...] = ()
@@ -24,6 +51,10 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     cmdline: str = ""
     interfaces: tuple[GuestInterface, ...] = ()
+    dns: Dns = Dns()
+    volumes: tuple[Volume, ...] = ()
+    version: str = ""
+    console: str = "ttyS0"
 
 
 class Guest(Protocol):
@@ -32,6 +63,12 @@ class Guest(Protocol):
     name: str
     #: The versions of IP that it can be told an address of: 4, 6.
     versions: frozenset[int]
+    #: The formats of volumes that it can mount as its root file system, the best first; none where it takes no root.
+    roots: tuple[str, ...]
+    #: The formats of volumes that it can be told to mount elsewhere, the best first.
+    mounts: tuple[str, ...]
+    #: The least memory that any guest of the family starts with, in MiB.
+    minimum: int
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The guest's command line as words, quoted in its own grammar; a monitor that takes one string joins them with

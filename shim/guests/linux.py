@@ -47,6 +47,9 @@ class Linux:
 
     name = "linux"
     versions = frozenset((4, 6))
+    roots: tuple[str, ...] = ("squashfs", "erofs", "ext4", "iso9660")
+    mounts: tuple[str, ...] = ()
+    minimum: int = 32
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The command line. Raises InvalidRequest for a value the grammar cannot express, or too much of anything."""

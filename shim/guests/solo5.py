@@ -14,6 +14,9 @@ class Solo5:
     name = "solo5"
     # It is told nothing of the network, so of any address.
     versions = frozenset((4, 6))
+    roots: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    minimum: int = 1
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The arguments. Raises InvalidRequest when they are too long for the guest."""

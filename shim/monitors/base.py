@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +27,29 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     vhost: int | None = None
 
 
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """A block device of the guest: an image file or a block device of the node, at `path` as the monitor sees it.
+    `device` is the name by which a kernel's manifest calls it ("" where the kernel has none)."""
+
+    path: Path
+    read_only: bool = True
+    device: str = ""
+
+
+class SharedDirectory(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory that the guest reaches through its monitor (9p): `path` as the monitor sees it, `tag` as the guest
+    asks for it."""
+
+    path: Path
+    tag: str
+    read_only: bool = True
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: paths are as the monitor sees them; memory is the guest's, in MiB.
 
-    `control` is the number, in the monitor's process, of the listening socket by which it takes commands.
+    `kind` is the machine asked for, among those that the monitor has ("" for its own choice). `control` is the number,
+    in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors.
     """
 
     kernel: Path
@@ -38,6 +57,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...] = ()
     initrd: Path | None = None
     nics: tuple[Nic, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    directories: tuple[SharedDirectory, ...] = ()
+    kind: str = ""
+    cpus: int = 1
     control: int | None = None
 
 
@@ -46,13 +69,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv[0]` is an absolute path on the node. `devices` are the device nodes it opens; `shares` are directories or
     files of the node that it reads, bound read-only at the same path; `by_name` says that it attaches taps by name
-    and so must run in the pod's network namespace, its taps persistent and owned by its user.
+    and so must run in the pod's network namespace, its taps persistent and owned by its user. `files` are small files
+    made for this monitor alone, by the absolute path at which it sees them, under /unikernel.
     """
 
     argv: tuple[str, ...]
     devices: tuple[Path, ...] = ()
     shares: tuple[Path, ...] = ()
     by_name: bool = False
+    files: Mapping[Path, bytes] = {}
 
 
 class Monitor(Protocol):
@@ -68,6 +93,12 @@ class Monitor(Protocol):
     #: Seconds that a guest is given to power down once it is asked; 0 where none is ever asked. Only a monitor that can
     #: ask is handed a control socket.
     powerdown: float
+    #: What Linux calls the machine's serial console: a guest that writes there is heard on the container's stdout.
+    console: str
+    #: The most virtual processors it gives a guest.
+    cpus: int
+    #: Whether a guest can reach directories of the node through it (`Machine.directories`).
+    shares_directories: bool
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""

@@ -125,6 +125,9 @@ class Qemu:
     overhead: int = 64
     settle: float = 0.15
     vnet_hdr: bool = True
+    console: str = "ttyS0"
+    cpus: int = 1
+    shares_directories: bool = False
 
     def __init__(self, settings: config.Qemu, run: Run, state: Path) -> None:
         """`state` is a directory for what was found out, which holds until the machine is restarted."""

@@ -53,6 +53,9 @@ class Solo5:
     vnet_hdr: bool = False
     # Nothing in Solo5's interface tells a guest to end (Solo5, include/solo5.h).
     powerdown: float = 0.0
+    console: str = ""
+    cpus: int = 1
+    shares_directories: bool = False
 
     def __init__(self, name: Literal["spt", "hvt"], path: str, run: Run) -> None:
         self.name: str = name

@@ -42,7 +42,8 @@ def sweep(path: str) -> None:
     for directory in {*found.v1.values(), *([found.v2] if found.v2 is not None else [])}:
         if directory.is_dir():
             _log.warning("removing the cgroup of an engine that did not", cgroup=os.fspath(directory))
-            _remove(directory)
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                _remove(directory)
 
 
 def _remove(top: Path) -> None:

@@ -35,8 +35,24 @@ _MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qem
 _EVERY_MONITOR = sorted({name for names in _MONITORS.values() for name in names})
 
 
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the image, or a block device of the pod, that is to be a disk of the guest: `path` on the node.
+
+    `target` is where the guest is to mount it ("" nowhere), `device` the name in a kernel's manifest ("" without one).
+    """
+
+    path: Path
+    target: str = ""
+    device: str = ""
+    read_only: bool = False
+
+
 class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
-    """A recognised unikernel: paths are the node's, `arguments` the guest's, `memory` in MiB or None."""
+    """A recognised unikernel: paths are the node's, `arguments` the guest's, `memory` in MiB or None.
+
+    `root` says how the container's root file system reaches the guest: a format, "none", or "auto". `version` is what
+    the image says of the version of the guest's family, `kind` of the machine, "" where it does not.
+    """
 
     path: Path
     kernel: Kernel
@@ -49,6 +65,10 @@ class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     network: str = "auto"
     nics: tuple[Assignment, ...] = ()
     dataplane: str = ""
+    root: str = "auto"
+    blocks: tuple[Block, ...] = ()
+    version: str = ""
+    kind: str = ""
 
 
 def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str]) -> Unikernel | None:

@@ -22,6 +22,9 @@ class _Old:
 
     name = "old"
     versions = frozenset((4,))
+    roots: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    minimum = 1
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         return ()
