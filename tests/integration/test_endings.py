@@ -9,24 +9,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from shim.network.addressing.interfaces import DATAPLANES
-from tests.integration import images
+from tests.integration import tender_double
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.ready import served
+from tests.integration.ready import eventually
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _linux_image(containerd: Containerd) -> None:
-    containerd.load(images.linux())
+def _image(containerd: Containerd) -> None:
+    containerd.load(tender_double.image())
 
 
 def rules(node: Node) -> set[str]:
@@ -78,14 +79,15 @@ def test_the_plugin_finds_its_rules_whatever_way_a_pod_ends(
     dataplane: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
 ) -> None:
     before = rules(node)
-    annotations = {**images.LINUX_ANNOTATIONS, "io.unikernel.dataplane": dataplane}
+    annotations = {"io.unikernel.dataplane": dataplane}
     pods: list[tuple[Callable[[Pod, Containerd, str], None], Pod, str]] = []
     try:
         for ending in ENDINGS:
             pod = containerd.cri.pod("unikernel")
-            pods.append((ending, pod, pod.run(images.LINUX, annotations=annotations)))
+            words = [f"address={pod.address}"]
+            pods.append((ending, pod, pod.run(tender_double.REFERENCE, args=words, annotations=annotations)))
         for ending, pod, container in pods:
-            served(node, pod.address)
+            eventually(partial(node.ping, pod.address))
             made = {line for line in rules(node) if f" {pod.address}/" in line}
             assert made, "the plugin made rules that name the pod's address"
             ending(pod, containerd, container)
