@@ -7,12 +7,13 @@ kernel's namespaces, ipc_namespaces(7), network_namespaces(7), uts_namespaces(7)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from shim.errors import InvalidRequest, ShimError
+from shim.errors import InvalidRequest, NetworkFault
 from shim.network.kernel.namespace import visit
 from shim.sandbox.record import Pod
 
@@ -79,17 +80,14 @@ async def set_network(pod: Pod) -> None:
 
     def work() -> None:
         for name, value in usual.items():
-            try:
+            with contextlib.suppress(InvalidRequest):
                 write({name: value})
-            except InvalidRequest:
-                continue  # nobody asked for it
         write(own)
 
     try:
         await visit(Path(pod.netns), work)
-    except InvalidRequest:
-        raise
-    except ShimError:
+    except NetworkFault:
+        # Nobody asked for the usual ones, and whoever needs the namespace will say what is wrong with it.
         if own:
             raise
 

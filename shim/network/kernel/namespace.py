@@ -125,10 +125,15 @@ async def open_namespace(path: Path) -> Namespace:
 
 
 async def visit(path: Path, work: Callable[[], T]) -> T:
-    """Run `work` in a new thread inside the namespace at `path`; raises as `open_namespace` and `work` do."""
+    """Run `work`, which raises no OSError, in a new thread inside the namespace at `path`.
+
+    Raises as `open_namespace` and `work` do.
+    """
     descriptor = await asyncio.to_thread(_open, path)
     try:
         return await _visit(descriptor, work)
+    except OSError as error:
+        raise _closed_to_us(path, error) from error
     finally:
         os.close(descriptor)
 
@@ -139,15 +144,19 @@ async def _opened(path: Path) -> Namespace:
         opened = await _visit(descriptor, netlink.open_socket)
     except OSError as error:
         os.close(descriptor)
-        raise NetworkFault(
-            f"the network namespace cannot be entered: {os.strerror(error.errno or 0)}",
-            subject=os.fspath(path),
-            remedy="the daemon needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
-        ) from error
+        raise _closed_to_us(path, error) from error
     except BaseException:
         os.close(descriptor)
         raise
     return Namespace(path, descriptor, netlink.Netlink(opened))
+
+
+def _closed_to_us(path: Path, error: OSError) -> NetworkFault:
+    return NetworkFault(
+        f"the network namespace cannot be entered: {os.strerror(error.errno or 0)}",
+        subject=os.fspath(path),
+        remedy="the daemon needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
+    )
 
 
 def _open(path: Path) -> int:
