@@ -145,7 +145,7 @@ def _stopping() -> asyncio.Event:
 
 async def _serve(config: Config) -> None:
     stopping = _stopping()
-    async with _serving(config) as running:
+    async with rundir.of_node(config.run_dir), _serving(config) as running:
         await stopping.wait()
         _log.info("stopping", sandboxes=len(running.sandboxes.all()))
 

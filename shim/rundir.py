@@ -1,9 +1,9 @@
 """The run directory: what of it a daemon makes, who has it, and its end.
 
 The node's stays. A pod's (`grouping = "pod"`) is `pods/HASH` in the node's, and goes with its daemon. Two files in it
-are locked. `pod`, which says which pod it is, by the daemon for its life: of two, one at a time touches what is there.
-`lock` by a courier while it starts a daemon, and by a daemon that ends: a courier which comes too late for it waits,
-finds that lock gone, and starts the next.
+are locked. `pod`, which says which pod it is (in the node's directory `serving`, with the daemon's pid), by the daemon
+for its life: of two, one at a time touches what is there. `lock` by a courier while it starts a daemon, and by a daemon
+that ends: a courier which comes too late for it waits, finds that lock gone, and starts the next.
 """
 
 from __future__ import annotations
@@ -112,12 +112,27 @@ class PodDirectory:
 
 
 @contextlib.asynccontextmanager
+async def of_node(path: Path) -> AsyncIterator[None]:
+    """Have the node's directory, made if need be.
+
+    Raises NodeFault where that is impossible, also because another daemon has it that does not end.
+    """
+    descriptor = await _owned(path, "serving")
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.asynccontextmanager
 async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
     """Have a pod's directory, made if need be; at the end it is removed, if the pod is gone.
 
     Raises NodeFault where that is impossible, also because another daemon has it that does not end.
     """
-    descriptor = await _owned(path)
+    descriptor = await _owned(path, "pod")
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{pod}\n".encode())
@@ -134,16 +149,16 @@ async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
         os.close(descriptor)
 
 
-async def _owned(path: Path) -> int:
+async def _owned(path: Path, name: str) -> int:
     deadline = time.monotonic() + _SUCCESSION
     while True:
         with _refused(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - neither blocks nor walks
-            descriptor = _locked(path / "pod")
+            descriptor = _locked(path / name)
         if descriptor is not None:
             return descriptor
         if time.monotonic() > deadline:
-            raise NodeFault("another daemon serves this pod", subject=os.fspath(path), remedy="stop it first")
+            raise NodeFault("another daemon has this run directory", subject=os.fspath(path), remedy="stop it first")
         await asyncio.sleep(_LOOK)
 
 

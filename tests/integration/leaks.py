@@ -23,7 +23,7 @@ GRACE = 5.0
 _KEPT = re.compile(
     r"(link|address|route) .*\bcni0\b"
     r"|iptables .*-A (PREROUTING|OUTPUT|POSTROUTING|CNI-HOSTPORT-(MASQ|SETMARK)) .*\bCNI-HOSTPORT|iptables .*\b0x2000\b"
-    r"|file .*/run/(acceleration\.json|lock|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
+    r"|file .*/run/(acceleration\.json|lock|serving|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
     r"|file .*/io\.containerd\.grpc\.v1\.cri/(containers|netns|sandboxes)$"
     r"|file .*/io\.containerd\.(runtime\.v2\.task|sandbox\.controller\.v1\.shim)/[^/]+$"
 )

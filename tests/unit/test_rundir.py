@@ -107,6 +107,16 @@ async def test_a_directory_that_was_taken_away_is_no_obstacle(tmp_path: Path) ->
         assert directory.hold()
 
 
+async def test_the_node_has_one_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "_SUCCESSION", 0.1)
+    async with rundir.of_node(tmp_path / "x"):
+        with pytest.raises(NodeFault, match="another daemon"):
+            async with rundir.of_node(tmp_path / "x"):
+                pass
+    async with rundir.of_node(tmp_path / "x"):
+        assert (tmp_path / "x" / "serving").read_text().strip().isdigit()
+
+
 async def test_of_two_daemons_one_at_a_time_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     monkeypatch.setattr(rundir, "_SUCCESSION", 0.1)
