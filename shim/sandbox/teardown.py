@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from shim import log
-from shim.errors import Bug, NodeFault, ShimError
+from shim.errors import Bug, NodeFault, ShimError, Unexpected
 from shim.network.pod import undo_at
 from shim.oci import cgroup
 from shim.oci.bundle import remove
@@ -39,6 +39,23 @@ async def restore_network(node: Node, record: ContainerRecord) -> None:
         _log.error("journal", container=record.container, error=str(error))
 
 
+async def _engine_forgets(node: Node, record: ContainerRecord) -> None:
+    """Have the engine remove a container, and what it forgot of its cgroups."""
+    engine = node.engine.within(record.namespace)
+    # Not by force where its init has ended: runc then waits for whoever is its parent by now to collect it.
+    force = record.exit is None
+    try:
+        await engine.delete(record.container, force=force)
+    except Unexpected as error:
+        # runc gives a cgroup a sixth of a second to get empty (libcontainer/cgroups, RemovePaths); a busy node takes
+        # longer to see its last process off.
+        _log.warning("the engine is asked again", container=record.container, error=str(error))
+        await asyncio.to_thread(cgroup.sweep, record.cgroup)
+        await engine.delete(record.container, force=force)
+    else:
+        await asyncio.to_thread(cgroup.sweep, record.cgroup)
+
+
 async def dismantle(node: Node, record: ContainerRecord) -> None:
     """Undo everything the record speaks of and forget it. Raises the first failure after trying all steps; the record
     then stays, for the next attempt."""
@@ -52,10 +69,7 @@ async def dismantle(node: Node, record: ContainerRecord) -> None:
             failures.append(error)
 
     if record.engine:
-        # Not by force where its init has ended: runc then waits for whoever is its parent by now to collect it.
-        engine = node.engine.within(record.namespace)
-        await attempt("engine", engine.delete(record.container, force=record.exit is None))
-        await attempt("cgroup", asyncio.to_thread(cgroup.sweep, record.cgroup))
+        await attempt("engine", _engine_forgets(node, record))
     node.stdio.forget(record.streams)
     await attempt("network", restore_network(node, record))
     if record.rootfs is not None:
