@@ -119,8 +119,8 @@ async def of_node(path: Path) -> AsyncIterator[None]:
     """
     descriptor = await _owned(path, "serving")
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with _refused(path):
+            (path / "serving").write_text(f"{os.getpid()}\n")
         yield
     finally:
         os.close(descriptor)
@@ -134,8 +134,8 @@ async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
     """
     descriptor = await _owned(path, "pod")
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{pod}\n".encode())
+        with _refused(path):
+            (path / "pod").write_text(f"{pod}\n")
         directory = PodDirectory(path)
         try:
             yield directory
@@ -163,8 +163,11 @@ async def _owned(path: Path, name: str) -> int:
 
 
 def _locked(path: Path) -> int | None:
-    """The file, made if need be and locked; None while somebody else has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """The file, made if need be and locked; None while somebody else has it.
+
+    It is not open for writing, so that its file system can be made read-only under a daemon.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever had it may have removed it.

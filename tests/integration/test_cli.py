@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import guest, layouts, paths
+from tests.integration import acceleration, guest, layouts, paths
 from tests.integration.foreground import eventually
 from tests.integration.layouts import Site
 
@@ -32,6 +32,7 @@ def config(tmp_path: Path) -> Path:
     """A run directory of the test's own."""
     path = tmp_path / "config.toml"
     path.write_text(f'run_dir = "{tmp_path}/run"\n')
+    acceleration.lend(tmp_path / "run")
     return path
 
 

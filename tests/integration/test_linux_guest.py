@@ -81,8 +81,13 @@ def larger_than_the_mtu(before: dict[str, int], after: dict[str, int]) -> bool:
     return after["bytes"] - before["bytes"] > 1514 * (after["packets"] - before["packets"])
 
 
-@pytest.mark.parametrize("dataplane", DATAPLANES)
-@pytest.mark.parametrize("layout", ["dual-stack", "calico-dual-stack", "ipv6-64", "multus"])
+@pytest.mark.parametrize(
+    ("layout", "dataplane"),
+    # What the kernel does is told by the quicker guest in every layout on every dataplane (test_network.py); here each
+    # layout is read by Linux, and each dataplane used by it.
+    [("dual-stack", "mirror"), ("calico-dual-stack", "bridge"), ("ipv6-64", "macvtap")]
+    + [("multus", dataplane) for dataplane in DATAPLANES],
+)
 def test_the_guest_and_everybody_reach_each_other(
     layout: str, dataplane: str, boot: tuple[str | Path, ...], tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.integration import guest, images
+from tests.integration import guest, images, tender_double
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
@@ -42,7 +42,7 @@ def node() -> Iterator[Node]:
 def containerd(node: Node) -> Iterator[Containerd]:
     server = Containerd(node)
     with running(server):
-        server.load(images.linux())
+        server.load(images.linux(), tender_double.image())
         yield server
 
 
@@ -62,9 +62,25 @@ def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCh
     assert not leaked, "left behind:\n" + "\n".join(leaked)
 
 
-def unikernel(pod: Pod, **options: Any) -> str:
+def linux(pod: Pod, **options: Any) -> str:
     """Start the Linux guest in the pod."""
     return pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS, **options)
+
+
+def unikernel(node: Node, pod: Pod) -> str:
+    """Start a guest that is quick to boot, and wait until it answers."""
+    container = pod.run(tender_double.REFERENCE, args=[f"address={pod.address}"])
+    eventually(lambda: node.ping(pod.address))
+    return container
+
+
+def monitor(node: Node, pod: Pod) -> int:
+    """The pid of the monitor whose guest has the pod's address."""
+    for pid in node.processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if f"address={pod.address}".encode() in file.read().split(b"\0"):
+                return pid
+    raise LookupError(pod.address)
 
 
 def eventually(question: Callable[[], object], within: float = 15.0) -> None:
@@ -102,7 +118,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
     pb = cri.messages
     with cri.pod("unikernel") as pod, cri.pod("unikernel") as other:
         sidecar = pod.run(images.BUSYBOX, name="sidecar", command=["/bin/sleep", "3600"])
-        container = unikernel(pod, name="guest")
+        container = linux(pod, name="guest")
         ordinary = other.run(images.BUSYBOX)
         boot = served(node, pod.address)["boot"]
 
@@ -124,7 +140,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert "inet " not in shown, "the unikernel still has the address"
         # The pinned namespaces are known again.
         assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
-        container = unikernel(pod, name="guest", attempt=1)
+        container = linux(pod, name="guest", attempt=1)
         assert served(node, pod.address)["boot"] != boot
         cri.stop(container)
         assert cri.wait_exit(container).exit_code in (0, 143)
@@ -140,9 +156,8 @@ def test_pods_of_the_courier_end_with_the_daemon_and_leave_nothing(
 ) -> None:
     cri = containerd.cri
     with cri.pod(sandboxer) as pod:
-        container = unikernel(pod)
+        container = unikernel(node, pod)
         sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
-        served(node, pod.address)
         try:
             end(daemon, how)
             for each in (container, sidecar):
@@ -152,8 +167,7 @@ def test_pods_of_the_courier_end_with_the_daemon_and_leave_nothing(
             # The couriers have started a daemon; have it replaced by the one that the fixture knows.
             _replace(node, daemon)
     with cri.pod(sandboxer) as pod:
-        unikernel(pod)
-        served(node, pod.address)
+        unikernel(node, pod)
 
 
 def _replace(node: Node, daemon: Daemon) -> None:
@@ -181,8 +195,7 @@ def test_the_pause_container_dies_first(node: Node, containerd: Containerd, daem
     """As when the kernel runs out of memory: containerd knew the namespace by that process only."""
     cri = containerd.cri
     with cri.pod("unikernel-podsandbox") as pod:
-        container = unikernel(pod)
-        served(node, pod.address)
+        container = unikernel(node, pod)
         containerd.ctr("task", "kill", "--signal", "SIGKILL", pod.id)
         eventually(lambda: cri.sandbox(pod.id).state != cri.messages.SANDBOX_READY)
         cri.stop(container)
@@ -195,11 +208,10 @@ def test_a_monitor_that_dies_while_no_daemon_runs(
 ) -> None:
     cri = containerd.cri
     pod = cri.pod("unikernel")
-    container = unikernel(pod)
-    served(node, pod.address)
-    monitors = containerd.ctr("task", "ps", container).split()[2:3]
+    container = unikernel(node, pod)
+    found = monitor(node, pod)
     daemon.kill()
-    subprocess.run(["kill", "-9", *monitors], check=True)
+    os.kill(found, signal.SIGKILL)
     time.sleep(0.3)
     daemon.start()
     assert cri.wait_exit(container).exit_code in (137, 255)
@@ -213,8 +225,7 @@ def test_a_pod_is_to_end_while_no_daemon_runs(
     """It cannot, and the CNI plugin is not asked before eth0 is whole; once a daemon is back it can, rules and all."""
     cri = containerd.cri
     with cri.pod("unikernel") as pod:
-        unikernel(pod)
-        served(node, pod.address)
+        unikernel(node, pod)
         daemon.kill()
         request = cri.messages.StopPodSandboxRequest(pod_sandbox_id=pod.id)
         with pytest.raises(grpc.RpcError):
@@ -232,7 +243,7 @@ def test_killed_while_it_creates(
     """Whatever the moment: the next daemon finishes or undoes, and the pod works or can be removed."""
     cri = containerd.cri
     pod = cri.pod("unikernel")
-    identifier = pod.create(images.LINUX, annotations=images.LINUX_ANNOTATIONS)
+    identifier = pod.create(tender_double.REFERENCE, args=[f"address={pod.address}"])
 
     def start() -> None:
         with contextlib.suppress(grpc.RpcError):
@@ -258,12 +269,12 @@ def test_containerd_is_killed_and_comes_back(
         cri.pod("unikernel-shim") as third,
     ):
         pods = (pod, second, third)
-        containers = [unikernel(each) for each in pods]
-        boots = [served(node, each.address)["boot"] for each in pods]
+        containers = [unikernel(node, each) for each in pods]
+        monitors = [monitor(node, each) for each in pods]
         containerd.kill()
-        assert [guest.page(node.fetch(each.address))["boot"] for each in pods] == boots
+        assert all(node.ping(each.address) for each in pods)
         containerd.start()
-        assert [guest.page(node.fetch(each.address))["boot"] for each in pods] == boots
+        assert [monitor(node, each) for each in pods] == monitors
         for each, container in zip(pods, containers, strict=True):
             assert cri.sandbox(each.id).state == pb.SANDBOX_READY
             assert cri.status(container).state == pb.CONTAINER_RUNNING
@@ -279,8 +290,7 @@ def test_the_namespace_is_taken_away_before_the_delete(
     # Routed: the bridge plugin's DEL leaves its masquerade rules where it does not find the namespace.
     with cri.pod(f"{sandboxer}-routed") as pod:
         netns = containerd.netns(pod.address)
-        container = unikernel(pod)
-        served(node, pod.address)
+        container = unikernel(node, pod)
         subprocess.run(["umount", "--lazy", str(netns)], check=True)
         netns.unlink()
         cri.stop(container)
