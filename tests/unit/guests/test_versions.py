@@ -30,8 +30,9 @@ class _Old:
         return ()
 
 
-def test_what_there_is_speaks_both() -> None:
-    for guest in guests().values():
+def test_these_speak_both() -> None:
+    for name in ("linux", "solo5"):
+        guest = guests()[name]
         assert [check_versions(guest, interface) for interface in (_FOUR, _SIX, _BOTH, _NONE)] == [""] * 4
 
 
