@@ -1,13 +1,13 @@
 """Hermit: the kernel is Hermit's loader, the application with its library OS is the initrd.
 
-Facts are from hermit-os/kernel at 0.13.2. The loader hands the kernel's command line on unread (hermit-os/loader,
+Facts are from hermit-os/kernel of August 2026. The loader hands the kernel's command line on unread (hermit-os/loader,
 src/arch/x86_64/platform/linux/mod.rs: as the device tree's `bootargs`). src/env/mod.rs splits it as a POSIX shell
 splits words (the crate shlex; before July 2026 shell-words, which agrees about quoted words) and knows `-ip`, `-mask`,
 `-gateway` and `env=NAME=VALUE`; everything behind `--` is the application's. Others it logs, and goes on.
 
 One NIC has one IPv4 address (src/executor/device.rs). The environment also has what no option is for: HERMIT_MTU,
 HERMIT_DNS1 and HERMIT_DNS2 (the last two in a kernel with its feature `dns`). A kernel with its feature `dhcpv4`, which
-is on by default, keeps to the address until a DHCP server answers, and in a pod there is none; before March 2026 such a
+is on by default, keeps to the address until a DHCP server answers, and in a pod there is none; up to 0.13.2 such a
 kernel heeded no address at all. Nothing tells it a hostname. It mounts virtio-fs only, at the path that is the device's
 tag (src/fs/virtio_fs.rs, init()).
 """

@@ -47,6 +47,7 @@ class Linux:
     versions = frozenset((4, 6))
     roots: tuple[str, ...] = linux_storage.FORMATS
     mounts: tuple[str, ...] = linux_storage.FORMATS
+    # A kernel is unpacked at 16 MiB (arch/x86/Kconfig, PHYSICAL_START) and needs more than its own size around it.
     minimum: int = 32
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class Linux:
         words += [_variable(name, value) for name, value in environment.items()]
         own = _words_of(spec.cmdline)
         arguments = spec.arguments
-        if root and arguments and not any(word.startswith(("init=", "rdinit=")) for word in own):
+        if root and arguments and not _names_init(own):
             words.append(_init(arguments[0]))
             arguments = arguments[1:]
         words += own
@@ -80,6 +81,12 @@ class Linux:
                 remedy="put long settings into the initrd",
             )
         return tuple(words)
+
+
+def _names_init(own: list[str]) -> bool:
+    """Whether the user's words for the kernel say what its first process is."""
+    kernels = own[: own.index("--")] if "--" in own else own
+    return any(word.startswith(("init=", "rdinit=")) for word in kernels)
 
 
 def _init(program: str) -> str:

@@ -20,7 +20,8 @@ class Solo5:
     versions = frozenset((4, 6))
     roots: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
-    minimum: int = 1
+    # A kernel lies above the first MiB, and tenders take whole ones (HVT_GUEST_MIN_BASE, SPT_GUEST_MIN_BASE).
+    minimum: int = 2
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The arguments. Raises InvalidRequest when they are too long for the guest, and for a volume that is no disk

@@ -177,7 +177,9 @@ _CASES = {
     ),
     "root-virtiofs": GuestSpec(volumes=(Volume(target="/", format="virtiofs", device="root"),)),
     "root-and-own-init": GuestSpec(volumes=(_IMAGE,), cmdline="init=/sbin/init debug", arguments=("-c", "x")),
-    "root-and-own-arguments": GuestSpec(volumes=(_IMAGE,), cmdline="debug -- first", arguments=("/bin/x", "second")),
+    "root-and-own-arguments": GuestSpec(
+        volumes=(_IMAGE,), cmdline="debug -- init=first", arguments=("/bin/x", "second")
+    ),
     "volumes": GuestSpec(
         interfaces=(_ETH0,),
         environment={"A": "1"},
