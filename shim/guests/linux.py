@@ -86,7 +86,7 @@ class Linux:
 def _names_init(own: list[str]) -> bool:
     """Whether the user's words for the kernel say what its first process is."""
     kernels = own[: own.index("--")] if "--" in own else own
-    return any(word.startswith(("init=", "rdinit=")) for word in kernels)
+    return any(word.lstrip('"').startswith(("init=", "rdinit=")) for word in kernels)
 
 
 def _init(program: str) -> str:

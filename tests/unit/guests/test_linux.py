@@ -177,6 +177,7 @@ _CASES = {
     ),
     "root-virtiofs": GuestSpec(volumes=(Volume(target="/", format="virtiofs", device="root"),)),
     "root-and-own-init": GuestSpec(volumes=(_IMAGE,), cmdline="init=/sbin/init debug", arguments=("-c", "x")),
+    "root-and-own-quoted-init": GuestSpec(volumes=(_IMAGE,), cmdline='"init=/my init"', arguments=("-c", "x")),
     "root-and-own-arguments": GuestSpec(
         volumes=(_IMAGE,), cmdline="debug -- init=first", arguments=("/bin/x", "second")
     ),
