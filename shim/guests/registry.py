@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from shim.guests.base import Guest
+from shim.guests.hermit import Hermit
 from shim.guests.linux import Linux
+from shim.guests.nanos import Nanos
+from shim.guests.osv import Osv
 from shim.guests.solo5 import Solo5
 
 
 def guests() -> dict[str, Guest]:
     """All families."""
-    families: tuple[Guest, ...] = (Solo5(), Linux())
+    families: tuple[Guest, ...] = (Solo5(), Linux(), Hermit(), Osv(), Nanos())
     return {family.name: family for family in families}
