@@ -57,8 +57,6 @@ class Rumprun:
         if disk is not None and spec.cwd not in ("", "/"):
             members.append(("cwd", _string(_checked(spec.cwd, "cwd"))))
         word = _object(members)
-        if _ELSEWHERE in word:
-            raise InvalidRequest(f"a rumprun guest would look for its configuration behind {_ELSEWHERE!r}")
         length = len(word.encode())
         if length >= _LIMIT:
             raise InvalidRequest(
@@ -69,6 +67,7 @@ class Rumprun:
         return (word,)
 
     def _command(self, spec: GuestSpec) -> str:
+        _check_place(spec.cmdline, _SUBJECT)
         if not re.fullmatch(_WORDS, spec.cmdline, re.DOTALL):
             raise InvalidRequest(
                 f"{spec.cmdline!r} is not what rumprun can be given as words",
@@ -81,6 +80,7 @@ class Rumprun:
 
 def _argument(argument: str) -> str:
     """`argument` so that rumprun_parseargs() makes one word of it, and jsmn no end of the string."""
+    _check_place(argument, "args")
     if "'" in argument or "\0" in argument:
         raise InvalidRequest(
             f"a rumprun command line cannot express a single quote or NUL ({argument!r})", subject="args"
@@ -96,7 +96,15 @@ def _variable(name: str, value: str) -> str:
     return _checked(f"{name}={value}", subject)
 
 
+def _check_place(value: str, subject: str) -> None:
+    if _ELSEWHERE in value:
+        raise InvalidRequest(
+            f"a rumprun guest would take what follows {_ELSEWHERE} for its configuration", subject=subject
+        )
+
+
 def _checked(value: str, subject: str) -> str:
+    _check_place(value, subject)
     if not re.fullmatch(_PLAIN, value, re.DOTALL):
         raise InvalidRequest(
             f"rumprun's configuration cannot express a double quote, NUL or lone backslash ({value!r})", subject=subject
