@@ -21,11 +21,10 @@ from shim.network.view import GuestInterface
 _LIMIT = 8192  # bytes, with the final NUL (Solo5, HVT_CMDLINE_SIZE, SPT_CMDLINE_SIZE)
 _DEFAULT_DEVICE = "service"
 _NAMED = (4, 10)  # the release from which every unikernel knows `--name` (CHANGES.md)
-_SUBJECT = "io.unikernel.cmdline"
 
 
 class Mirage:
-    """Addresses and gateways, the image's own words, then the arguments, which may be options as well."""
+    """Addresses and gateways, then the container's arguments, which may be options as well."""
 
     name = "mirage"
     versions = frozenset((4, 6))
@@ -42,13 +41,10 @@ class Mirage:
                 raise InvalidRequest(
                     "a Mirage guest mounts nothing: it asks for its devices by name", subject=volume.target
                 )
-        own = _words_of(spec.cmdline)
-        options = [*_network(spec), *_name(spec)]
         # cmdliner takes an option once; what image or pod say themselves is what they want.
-        said = {word.partition("=")[0] for word in (*own, *spec.arguments)}
+        said = {word.partition("=")[0] for word in spec.arguments}
         words = [
-            *(f"{option}={value}" for option, value in options if option not in said),
-            *own,
+            *(f"{option}={value}" for option, value in (*_network(spec), *_name(spec)) if option not in said),
             *(_quoted(argument) for argument in spec.arguments),
         ]
         length = len(" ".join(words).encode())
@@ -92,17 +88,6 @@ def _name(spec: GuestSpec) -> list[tuple[str, str]]:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", spec.hostname):
         raise InvalidRequest(f"{spec.hostname!r} is not a hostname", subject="hostname")
     return [("--name", spec.hostname)]
-
-
-def _words_of(cmdline: str) -> list[str]:
-    """The user's words, verbatim, split where Parse_argv splits them. Raises InvalidRequest where it would refuse them
-    all: an open quote, a backslash at the end."""
-    word = r'(?:[^" \\\0]|\\[^\0]|"(?:[^"\\\0]|\\[^\0])*")+'
-    if not re.fullmatch(rf" *(?:{word}(?: +|$))*", cmdline, re.DOTALL):
-        raise InvalidRequest(
-            "a double quote is not closed, or nothing follows a backslash", subject=_SUBJECT, remedy="close it"
-        )
-    return re.findall(word, cmdline, re.DOTALL)
 
 
 def _quoted(argument: str) -> str:

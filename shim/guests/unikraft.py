@@ -54,7 +54,8 @@ class Unikraft:
     #: cpio is the machine's initrd; 9p a directory that the monitor shares. There is no driver for a disk.
     roots: tuple[str, ...] = ("cpio", "9p")
     mounts: tuple[str, ...] = ("9p",)
-    minimum: int = 2  # "Unikraft: Fast, Specialized Unikernels the Easy Way" (EuroSys 2021): a few MB
+    #: unikraft/eurosys21-artifacts measured it for a hello (experiments/fig_11_compare-min-mem).
+    minimum: int = 2
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The command line. Raises InvalidRequest for a value that the image's release cannot express, or too much."""

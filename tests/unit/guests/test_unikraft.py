@@ -10,7 +10,8 @@ from shim.errors import InvalidRequest
 from shim.guests.base import Dns, GuestSpec, Volume
 from shim.guests.registry import guests
 from tests.unit.guests import golden
-from tests.unit.guests.nics import DNS, DUAL, FOUR, NOTHING, ROUTED, SECOND
+from tests.unit.guests.dual_stack import DNS, DUAL
+from tests.unit.guests.interfaces import ETH0, NAMES, NET1, NET1_ROUTED, NO_ADDRESS, TEXT
 
 _UNIKRAFT = guests()["unikraft"]
 _INITRD = Volume(target="/", format="cpio")
@@ -24,7 +25,7 @@ def _full(version: str, volumes: tuple[Volume, ...], environment: dict[str, str]
         arguments=("-c", "/nginx/conf/nginx.conf"),
         environment=environment,
         hostname="web-0",
-        interfaces=(FOUR,),
+        interfaces=(ETH0,),
         dns=DNS,
         volumes=volumes,
         version=version,
@@ -44,12 +45,12 @@ CASES = {
     "0.13": _full("0.13.1", (_INITRD,), _ENVIRONMENT),
     "0.12": _full("0.12.0", (_SHARED,), {}),
     "stable": _full("stable", (), {}),
-    "routed": GuestSpec(interfaces=(ROUTED,)),
-    "no-gateway": GuestSpec(interfaces=(SECOND,), dns=Dns(servers=("1.1.1.1",))),
-    "two": GuestSpec(interfaces=(FOUR, SECOND), hostname="h"),
-    "two-old": GuestSpec(interfaces=(FOUR, SECOND), version="0.15.0"),
-    "no-address-first": GuestSpec(interfaces=(NOTHING, DUAL), dns=Dns(searches=("a.b",))),
-    "no-address-last": GuestSpec(interfaces=(FOUR, NOTHING)),
+    "routed": GuestSpec(interfaces=(NET1_ROUTED,)),
+    "no-gateway": GuestSpec(interfaces=(NET1,), dns=Dns(servers=("1.1.1.1",))),
+    "two": GuestSpec(interfaces=(ETH0, NET1), hostname="h"),
+    "two-old": GuestSpec(interfaces=(ETH0, NET1), version="0.15.0"),
+    "no-address-first": GuestSpec(interfaces=(NO_ADDRESS, DUAL), dns=Dns(searches=("a.b",))),
+    "no-address-last": GuestSpec(interfaces=(ETH0, NO_ADDRESS)),
     "cmdline": GuestSpec(cmdline="a.b='c d' vfs.x=1", arguments=("x",)),
     "cmdline-stop": GuestSpec(cmdline="-- 'one' two", arguments=("three",)),
     "stop-in-arguments": GuestSpec(arguments=("a", "--", "b")),
@@ -117,14 +118,12 @@ def boot(spec: GuestSpec, *, before: str = "", backslash: bool = True) -> tuple[
     return parameters, [argv[0], *argv[stop + 1 :]]
 
 
-_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 _SPECIAL = st.text(st.sampled_from(list("a \t\n\v\"\\'{}[]:=-é$`;\x7f")), max_size=12)
-_NAMES = st.from_regex("[A-Za-z_][A-Za-z0-9_.-]*", fullmatch=True)
 
 
 @given(
-    st.lists((_TEXT | _SPECIAL | st.just("--")).filter(bool), max_size=6),
-    st.dictionaries(_NAMES, _TEXT | _SPECIAL, max_size=5),
+    st.lists((TEXT | _SPECIAL | st.just("--")).filter(bool), max_size=6),
+    st.dictionaries(NAMES, TEXT | _SPECIAL, max_size=5),
     st.sampled_from(["", "/kernel "]),
     st.sampled_from(["", "0.12.0", "0.16.0", "0.17.0"]),
 )
@@ -153,10 +152,10 @@ def test_the_network_comes_out() -> None:
         (GuestSpec(environment={"A": "\0"}), "env.vars: .* NUL"),
         (GuestSpec(environment={"[A": "b"}), r"env \[A"),
         (GuestSpec(environment={"A=B": "c"}), "env A=B"),
-        (GuestSpec(hostname="a:b", interfaces=(FOUR,)), "hostname: 'a:b'"),
-        (GuestSpec(dns=Dns(searches=("a b",)), interfaces=(FOUR,)), "dns: 'a b'"),
+        (GuestSpec(hostname="a:b", interfaces=(ETH0,)), "hostname: 'a:b'"),
+        (GuestSpec(dns=Dns(searches=("a b",)), interfaces=(ETH0,)), "dns: 'a b'"),
         (GuestSpec(cmdline="a.b='c"), "io.unikernel.cmdline: a quote is not closed"),
-        (GuestSpec(interfaces=(FOUR, NOTHING), version="0.16.0"), "eth0: before 0.16.1 .* io.unikernel.nics"),
+        (GuestSpec(interfaces=(ETH0, NO_ADDRESS), version="0.16.0"), "eth0: before 0.16.1 .* io.unikernel.nics"),
         (GuestSpec(volumes=(Volume(target="/", format="ext4", disk=0),)), "cpio .* or 9p, not ext4"),
         (GuestSpec(volumes=(Volume(target="/data", format="cpio"),)), "/data: .* root"),
         (GuestSpec(volumes=(Volume(target="/a:b", format="9p", device="d"),)), "colon"),
