@@ -31,7 +31,7 @@ class Mirage:
     # A unikernel asks for its block devices by their names in its manifest; it is told nothing of them.
     roots: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
-    #: What Solo5 gives its own tests, so that none is refused that would start; OCaml 5 wants more.
+    #: A bound, measured by nobody: Solo5 loads kernels at 1 MiB (bindings/spt/solo5_spt.lds), and these fill another.
     minimum: int = 2
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
