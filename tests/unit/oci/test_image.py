@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shim.errors import ImageFault, InvalidRequest
-from shim.oci.image import Unikernel, recognise
+from shim.oci.image import Block, Unikernel, recognise
 from tests.unit.oci import elf
 
 _HERE = elf.AARCH64 if os.uname().machine == "aarch64" else elf.X86_64
@@ -127,8 +127,40 @@ def test_another_architecture_in_a_file_that_is_no_kernel_here(root: Path) -> No
 
 
 def test_a_kernel_that_wants_a_block_device(root: Path) -> None:
-    with pytest.raises(ImageFault, match=r"block devices \[storage\], which are not supported yet"):
-        ask(root, "/blk.spt")
+    (root / "data.img").write_bytes(bytes(512))
+    image = found(root, "/blk.spt", block="storage=/data.img:ro")
+    assert image.blocks == (Block(path=root / "data.img", device="storage", read_only=True),)
+    assert found(root, "/blk.spt", block="data.img:/data").blocks == (Block(path=root / "data.img", target="/data"),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "block", "why"),
+    [
+        ("/blk.spt", "disk=/data.img", r"asks for the block devices \[storage\], each .* names \[disk\]"),
+        ("/blk.spt", "storage=/data.img,storage=/data.img", r"each of them once; .* \[storage, storage\]"),
+        ("/hello.spt", "disk=/data.img", r"asks for the block devices \[none\]"),
+        ("/vmlinuz", "disk=/data.img", "'disk' names a device, and the kernel has no manifest"),
+    ],
+)
+def test_block_devices_that_the_manifest_does_not_name(root: Path, entry: str, block: str, why: str) -> None:
+    (root / "data.img").write_bytes(bytes(512))
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        ask(root, entry, block=block)
+    assert caught.value.subject == "io.unikernel.block"
+
+
+def test_a_block_device_of_the_pod(root: Path) -> None:
+    wishes = {"io.unikernel.block": "storage=/dev/xvda"}
+    image = recognise(root, ("/blk.spt",), wishes, ["/dev/xvda"])
+    assert image is not None
+    assert image.blocks == (Block(path=Path("/dev/xvda"), device="storage"),)
+
+
+def test_a_block_device_that_the_pod_does_not_have(root: Path) -> None:
+    (root / "dev").mkdir()
+    (root / "dev" / "sda").write_bytes(bytes(512))
+    with pytest.raises(InvalidRequest, match=r"block: the pod has no block device '/dev/sda', it has \[none\]"):
+        ask(root, "/blk.spt", block="storage=/dev/sda")
 
 
 def test_a_tender_that_nobody_has(root: Path) -> None:
@@ -151,8 +183,15 @@ def test_everything_for_linux(root: Path) -> None:
         ("/hello.spt", {"guest": "linux"}, r"io\.unikernel\.guest: 'linux' contradicts .* it is solo5"),
         ("/hello.spt", {"initrd": "/initrd"}, r"io\.unikernel\.initrd: .* solo5, which takes none"),
         ("/hello.spt", {"cmdline": "x"}, r"io\.unikernel\.cmdline: .*container's args"),
-        ("/hello.spt", {"monitor": "xen"}, "'xen' is not a monitor; known are hvt, qemu, spt"),
-        ("/hello.spt", {"guest": "osv"}, "'osv' is not a guest; known are solo5, linux"),
+        (
+            "/hello.spt",
+            {"monitor": "xen"},
+            "'xen' is not a monitor; known are spt, hvt, qemu, firecracker, cloud-hypervisor",
+        ),
+        ("/hello.spt", {"guest": "mewz"}, "'mewz' is not a guest; known are solo5, rumprun, .*nanos"),
+        ("/hello.spt", {"guest": "osv"}, "'osv' contradicts the image: the kernel says it is solo5"),
+        ("/vmlinuz", {"guest": "mirage"}, "'mirage' contradicts the image: the kernel says it is linux"),
+        ("/vmlinuz", {"guest": "nanos", "monitor": "firecracker"}, "nanos guests run on qemu"),
     ],
 )
 def test_contradictions(root: Path, entry: str, wishes: dict[str, str], why: str) -> None:
