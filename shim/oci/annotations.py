@@ -63,7 +63,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """The annotations, read. None and "" stand for what was not said; `memory` is in MiB.
 
     `default_arguments` are the guest's where the container has none, `root_target` is where the guest mounts its root.
-    `names_program` says that the first argument is the program itself, by its name or path, and not given to it.
+    `names_program` says that the first argument is the guest's program, as a container's is, and not given to it.
     `said_by` has the key that said a field, where it is none of ours.
     """
 

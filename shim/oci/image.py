@@ -39,6 +39,8 @@ from shim.storage.inside import find
 _WORKS = (
     "Solo5 and Nabla kernels, Unikraft's, OSv's and Linux's are recognised; io.unikernel.guest says what others are"
 )
+# The guests that are told what their program is called; of the others urunc's all take the whole line as arguments.
+_NAMED_PROGRAMS = ("linux", "unikraft", "rumprun")
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     """A recognised unikernel: paths are the node's, `arguments` the guest's, `memory` in MiB or None.
 
+    `program` is what the guest's program is called, its argv[0], "" where the image does not say.
     `root` says how the container's root file system reaches the guest: a format, "none", or "auto", and `root_target`
     where the guest mounts it. `version` is what the image says of the version of the guest's family, `kind` of the
     machine, "" where it does not.
@@ -66,6 +69,7 @@ class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Kernel
     guest: str
     monitor: str
+    program: str = ""
     arguments: tuple[str, ...] = ()
     cmdline: str = ""
     memory: int | None = None
@@ -97,18 +101,17 @@ def recognise(
     guest = pairing.guest_of(found.kernel, found.name, wanted)
     monitor = pairing.monitor_of(found.kernel, guest, wanted)
     pairing.check_rest(found.kernel, guest, wanted)
-    own = found.arguments or wanted.default_arguments
+    program, own = _program(found, guest, wanted)
     cmdline = wanted.cmdline
-    if wanted.names_program and own:
-        if guest == "linux":
-            cmdline = f"{cmdline} {_init(own[0], initrd=bool(wanted.initrd))}".strip()
-        own = own[1:]
-    initrd = wanted.initrd or found.program
+    if program and guest == "linux":
+        cmdline = f"{cmdline} {_init(program, initrd=bool(wanted.initrd))}".strip()
+    initrd = wanted.initrd or found.loads
     return Unikernel(
         path=found.path,
         kernel=found.kernel,
         guest=guest,
         monitor=monitor,
+        program=program,
         arguments=own,
         cmdline=cmdline,
         memory=wanted.memory,
@@ -125,13 +128,13 @@ def recognise(
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel, what errors call it, and the arguments that are the guest's; `program` is what a loader is to load."""
+    """A kernel, what errors call it, and the arguments that are the guest's; `loads` is what a loader is to load."""
 
     name: str
     path: Path
     kernel: Kernel
     arguments: tuple[str, ...] = ()
-    program: str = ""
+    loads: str = ""
 
 
 def _urunc_file(root: Path) -> Mapping[str, str]:
@@ -139,7 +142,7 @@ def _urunc_file(root: Path) -> Mapping[str, str]:
     if not os.path.lexists(root / urunc.FILE):
         return {}
     try:
-        with find(root, urunc.FILE, "image's description").open("rb") as file:
+        with find(root, urunc.FILE, "file").open("rb") as file:
             data = file.read(urunc.LIMIT + 1)
     except OSError as error:
         raise ImageFault(f"the file cannot be read: {error.strerror}", subject=urunc.FILE) from error
@@ -183,15 +186,15 @@ def _named(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | N
     kernel = _nabla(path, name) if name.endswith(pairing.NABLA) else kernels.read(path, name)
     if kernel is not None and kernel.family == "hermit":
         raise _without_loader(name)
-    own, program = _own_arguments(root, arguments, path)
-    if program:
+    own, loads = _own_arguments(root, arguments, path)
+    if loads:
         # A loader's own headers say how it is booted, if anything.
         kernel = Kernel(family="hermit", machine=kernel.machine if kernel else os.uname().machine)
     elif kernel is None and pairing.may_be_unmarked(wanted.guest):
         kernel = Kernel(family="", machine=os.uname().machine)
     if kernel is None:
         raise ImageFault("the file is no kernel that is known here", subject=name, remedy=_WORKS)
-    return _Found(name=name, path=path, kernel=kernel, arguments=own, program=program)
+    return _Found(name=name, path=path, kernel=kernel, arguments=own, loads=loads)
 
 
 def _without_loader(name: str) -> ImageFault:
@@ -250,6 +253,15 @@ def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tupl
     if found is not None and found.family == "hermit":
         return arguments[1:], arguments[0]
     return arguments, ""
+
+
+def _program(found: _Found, guest: str, wanted: Wishes) -> tuple[str, tuple[str, ...]]:
+    """What the guest's program is called, and its arguments."""
+    own = found.arguments or wanted.default_arguments
+    if wanted.names_program and own and guest in _NAMED_PROGRAMS:
+        return own[0], own[1:]
+    # As runnc does, which hands the kernel's path to its guest (llruntimes/nabla/runnc-cont/runnc_cont.go).
+    return (found.name if found.name.endswith(pairing.NABLA) else ""), own
 
 
 def _init(program: str, *, initrd: bool) -> str:

@@ -10,8 +10,8 @@ containerd shows a runtime no annotation of an image. Names that urunc does not 
     initrd            initrd                     mountRootfs  versions by this name
     unikernelVersion  version                    cmdline      arguments, where the container has none
 
-The container's own arguments win over `cmdline`, all of them are the guest's (Unikontainer.Exec()), and the first one
-is its program: for Linux the one that is started as init, for Unikraft the name that it has anyway.
+The container's own arguments win over `cmdline`, and the first of them is the guest's program (Unikontainer.Exec() and
+the files of pkg/unikontainers/unikernels).
 """
 
 from __future__ import annotations
@@ -102,32 +102,33 @@ def wishes(file: Mapping[str, str], annotations: Mapping[str, str]) -> Wishes:
     if not values:
         return Wishes()
     keys = {name: f"{PREFIX}{name}" if name in annotations else f"{FILE}: {PREFIX}{name}" for name in values}
-    guest, monitor = values.get("unikernelType", ""), values.get("hypervisor", "")
-    for name, value, known in (("unikernelType", guest, GUESTS), ("hypervisor", monitor, MONITORS)):
-        if value and value not in known:
-            fault: type[ShimError] = InvalidRequest if name in annotations else ImageFault
-            raise fault(f"{value!r} does not run here", subject=keys[name], remedy=f"what works is {', '.join(known)}")
+
+    def refused(name: str, why: str, remedy: str) -> ShimError:
+        fault = InvalidRequest if name in annotations else ImageFault
+        return fault(f"{values[name]!r} {why}", subject=keys[name], remedy=remedy)
+
+    for name, known in (("unikernelType", GUESTS), ("hypervisor", MONITORS)):
+        if name in values and values[name] not in known:
+            raise refused(name, "does not run here", f"what works is {', '.join(known)}")
+    mounted = values.get("blkMntPoint", "")
+    if mounted and not mounted.startswith("/"):
+        raise refused("blkMntPoint", "is no absolute path", "write one")
+    guest, block = values.get("unikernelType", ""), values.get("block", "")
     version = values.get("unikernelVersion", "")
     return Wishes(
         kernel=values.get("binary", ""),
-        monitor=monitor,
+        monitor=values.get("hypervisor", ""),
         guest=guest,
         # urunc takes a version that it cannot read for the newest.
         version=version if VERSION.fullmatch(version) else "",
         initrd=values.get("initrd", ""),
         root="auto" if _mounts_root(values) else "none",
-        root_target=values.get("blkMntPoint") or _MOUNTED.get(guest, "/"),
-        blocks=_blocks(values, guest),
+        root_target=mounted or _MOUNTED.get(guest, "/"),
+        blocks=(BlockWish(block, target=mounted or _MOUNTED.get(guest, "")),) if block else (),
         default_arguments=tuple(values.get("cmdline", "").split()),
-        names_program=guest in ("linux", "unikraft"),
+        names_program=True,
         said_by={_FIELDS[name]: key for name, key in keys.items() if name in _FIELDS},
     )
-
-
-def _blocks(values: Mapping[str, str], guest: str) -> tuple[BlockWish, ...]:
-    path = values.get("block", "")
-    target = values.get("blkMntPoint") or _MOUNTED.get(guest, "")
-    return (BlockWish(path, target=target),) if path else ()
 
 
 def _mounts_root(values: Mapping[str, str]) -> bool:

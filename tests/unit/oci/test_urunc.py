@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import urunc
 from shim.oci.annotations import BlockWish, Wishes, wishes
+from tests.unit.oci.urunc_file import annotated, encoded, file
 
 _REDIS = {
     "unikernelType": "rumprun",
@@ -21,19 +22,6 @@ _REDIS = {
     "cmdline": "redis-server /data/conf/redis.conf",
     "unikernelVersion": "0.6",
 }
-
-
-def encoded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def annotated(values: Mapping[str, str]) -> dict[str, str]:
-    return {f"com.urunc.unikernel.{name}": encoded(value) for name, value in values.items()}
-
-
-def file(values: Mapping[str, str]) -> bytes:
-    """As bunny writes it (nubificus/bunny, hops/package.go)."""
-    return json.dumps(annotated(values)).encode()
 
 
 def read(in_file: Mapping[str, str] | None = None, said: Mapping[str, str] | None = None) -> Wishes:
