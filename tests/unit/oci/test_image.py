@@ -258,9 +258,9 @@ def test_guests_on_solo5(root: Path, guest: str) -> None:
     assert (image.guest, image.monitor) == (guest, "hvt")
 
 
-@pytest.mark.parametrize(("name", "guest"), [("unikraft", "unikraft"), ("osv", "osv")])
-def test_other_families_by_their_headers(root: Path, name: str, guest: str) -> None:
-    (root / "kernel").write_bytes({"unikraft": elf.unikraft, "osv": elf.osv}[name](machine=HERE))
+@pytest.mark.parametrize(("guest", "kernel"), [("unikraft", elf.unikraft(HERE)), ("osv", elf.osv(HERE))])
+def test_other_families_by_their_headers(root: Path, guest: str, kernel: bytes) -> None:
+    (root / "kernel").write_bytes(kernel)
     image = found(root, "/kernel", "a")
     assert (image.guest, image.monitor, image.arguments) == (guest, "qemu", ("a",))
     with pytest.raises(InvalidRequest, match=f"'nanos' contradicts the image: the kernel says it is {guest}"):
