@@ -154,7 +154,7 @@ def test_everything_for_linux(root: Path) -> None:
         ("/hello.spt", {"guest": "mewz"}, "'mewz' is not a guest; known are solo5, rumprun, .*nanos"),
         ("/hello.spt", {"guest": "osv"}, "'osv' contradicts the image: the kernel says it is solo5"),
         ("/vmlinuz", {"guest": "mirage"}, "'mirage' contradicts the image: the kernel says it is linux"),
-        ("/vmlinuz", {"guest": "nanos", "monitor": "firecracker"}, "nanos guests run on qemu"),
+        ("/vmlinuz", {"guest": "hermit", "monitor": "firecracker"}, "hermit guests run on qemu"),
     ],
 )
 def test_contradictions(root: Path, entry: str, wishes: dict[str, str], why: str) -> None:
