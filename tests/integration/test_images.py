@@ -1,4 +1,4 @@
-"""Images as they are, imported into containerd and started with no annotation: each kind that is recognised.
+"""Images as they are, imported into containerd and started with no annotation of ours: each kind that is recognised.
 
 Where no monitor can be had the tender's double takes its place, and says what its guest was told.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -42,10 +42,10 @@ def urunc(reference: str, entrypoint: tuple[str, ...], files: dict[str, bytes], 
     return Image(reference, {"/urunc.json": json.dumps(said).encode(), **files}, entrypoint=entrypoint)
 
 
-def said_by(pod: Pod, containerd: Containerd, image: Image) -> str:
+def said_by(pod: Pod, containerd: Containerd, image: Image, annotations: Mapping[str, str] | None = None) -> str:
     """What the guest of `image` wrote; it ends by itself, with 0, and its container is removed."""
     containerd.load(image)
-    with pod.running(image.reference) as container:
+    with pod.running(image.reference, annotations=annotations) as container:
         status = containerd.cri.wait_exit(container)
         assert status.exit_code == 0, (status.message, pod.log(container))
         return pod.log(container)
@@ -94,6 +94,19 @@ def test_urunc_json(guest_type: str, tender: str, shared: Pod, containerd: Conta
         assert (told["cmdline"], told["net"]["addr"]) == ("redis-server /data/conf", shared.address)
     else:
         assert said == "hello"
+
+
+def test_a_pods_annotation_wins_over_urunc_json(shared: Pod, containerd: Containerd) -> None:
+    image = urunc(
+        "localhost/urunc-annotated:test",
+        ("program",),
+        {"/unikernel/app": with_nic("spt")},
+        unikernelType="mirage",
+        hypervisor="spt",
+        binary="/unikernel/app",
+    )
+    annotations = {"com.urunc.unikernel.unikernelType": base64.b64encode(b"rumprun").decode()}
+    assert json.loads(said_by(shared, containerd, image, annotations))["cmdline"] == "program"
 
 
 def test_urunc_json_and_linux(shared: Pod, containerd: Containerd) -> None:
