@@ -31,7 +31,7 @@ from shim.oci.kernel import Kernel
 from shim.storage.inside import find
 
 #: What works with what; the first monitor is the default. A Solo5 kernel names its tender itself.
-_MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qemu",)}
+_MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qemu", "firecracker", "cloud-hypervisor")}
 _EVERY_MONITOR = sorted({name for names in _MONITORS.values() for name in names})
 
 

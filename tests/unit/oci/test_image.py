@@ -151,7 +151,11 @@ def test_everything_for_linux(root: Path) -> None:
         ("/hello.spt", {"guest": "linux"}, r"io\.unikernel\.guest: 'linux' contradicts .* it is solo5"),
         ("/hello.spt", {"initrd": "/initrd"}, r"io\.unikernel\.initrd: .* solo5, which takes none"),
         ("/hello.spt", {"cmdline": "x"}, r"io\.unikernel\.cmdline: .*container's args"),
-        ("/hello.spt", {"monitor": "xen"}, "'xen' is not a monitor; known are hvt, qemu, spt"),
+        (
+            "/hello.spt",
+            {"monitor": "xen"},
+            "'xen' is not a monitor; known are cloud-hypervisor, firecracker, hvt, qemu, spt",
+        ),
         ("/hello.spt", {"guest": "osv"}, "'osv' is not a guest; known are solo5, linux"),
     ],
 )
