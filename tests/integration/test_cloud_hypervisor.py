@@ -1,0 +1,73 @@
+"""Cloud Hypervisor, by a double: no package registry has the program (doubles/__init__.py says what that proves)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.integration import doubles, images, small_kernel
+from tests.integration.containerd import Containerd
+from tests.integration.cri import Pod
+from tests.integration.daemon import Daemon
+from tests.integration.leaks import LeakCheck
+from tests.integration.node import Node
+
+GUEST = "localhost/small:test"
+ANNOTATIONS = {"io.unikernel.monitor": "cloud-hypervisor"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _image(containerd: Containerd) -> None:
+    containerd.load(images.Image(GUEST, {"/kernel": small_kernel.kernel()}, entrypoint=("/kernel",)))
+
+
+def started(pod: Pod, *words: str, grace: int = 20) -> str:
+    """The guest, by a user who is not root; `grace` is the pod's terminationGracePeriodSeconds."""
+    return pod.run(
+        GUEST,
+        args=words,
+        annotations={**ANNOTATIONS, "io.kubernetes.pod.terminationGracePeriod": str(grace)},
+        security={"run_as_user": pod.client.messages.Int64Value(value=1000)},
+    )
+
+
+@pytest.mark.parametrize(("version", "mtu"), [("v52.0", "None"), ("v51.2", "1500")])
+def test_a_guest_is_reached_and_asked_to_power_down(
+    version: str, mtu: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """Only one that must ask for its tap's MTU is let into the pod's namespace."""
+    doubles.place(node.base, "cloud-hypervisor", version)
+    cri = containerd.cri
+    with cri.pod("unikernel") as pod:
+        node.ping(pod.address)
+        before = node.neighbour(pod.address)
+        container = started(pod, "'quoted words'")
+        assert node.ping(pod.address)
+        assert node.neighbour(pod.address) == before
+        log = pod.log(container)
+        assert f"mtu={mtu}" in log.splitlines()
+        assert f" ip={pod.address}::" in log
+        assert "-- \"'quoted words'\"" in log
+        namespaces = [
+            os.stat(path).st_ino for path in (f"/proc/{cri.pid(container)}/ns/net", containerd.netns(pod.address))
+        ]
+        assert len(set(namespaces)) == (1 if mtu == "1500" else 2)
+        cri.stop(container, grace=10)
+        assert cri.wait_exit(container).exit_code == 0
+        assert pod.log(container).endswith("powering off")
+        assert node.ping(pod.address), "the pod has its address back"
+
+
+def test_one_that_takes_no_notice_is_cut_off_within_the_grace(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    doubles.place(node.base, "cloud-hypervisor", "v52.0")
+    with containerd.cri.pod("unikernel") as pod:
+        container = started(pod, "deaf", grace=2)
+        begun = time.monotonic()
+        containerd.cri.stop(container, grace=10)
+        assert containerd.cri.wait_exit(container).exit_code == 128 + signal.SIGTERM
+        assert 0.9 < time.monotonic() - begun < 3
