@@ -80,6 +80,7 @@ class Firecracker:
     """Firecracker, of whatever version is installed."""
 
     name: str = "firecracker"
+    # Measured with 1.12.1: 2 MiB beside 160 MiB of guest in use, most of it page tables, which grow with the guest.
     overhead: int = 16
     settle: float = 0.05
     vnet_hdr: bool = True

@@ -94,14 +94,15 @@ def test_the_real_one_in_a_pod(node: Node, containerd: Containerd, daemon: Daemo
     doubles.lend(node.base, "firecracker", real())
     cri = containerd.cri
     with cri.pod("unikernel") as pod:
-        ending = started(pod, ENDS, 'it "speaks"'.replace('"', "'"), "twice")
+        netns = containerd.netns(pod.address)
+        ending = started(pod, ENDS, "it 'speaks'", "twice")
         assert cri.wait_exit(ending).exit_code == 0
         (line,) = (line for line in pod.log(ending).splitlines() if "console=" in line)
         assert f" ip={pod.address}::" in line
         assert line.endswith("-- \"it 'speaks'\" twice")
 
         staying = started(pod, STAYS, user=1000)
-        show = ("nsenter", f"--net={containerd.netns(pod.address)}", "ip", "-json", "link", "show", "type", "tun")
+        show = ("nsenter", f"--net={netns}", "ip", "-json", "link", "show", "type", "tun")
         eventually(lambda: [link["flags"] for link in json.loads(node.run(*show)) if "LOWER_UP" in link["flags"]])
         assert os.stat(f"/proc/{cri.pid(staying)}").st_uid == 1000
         cri.stop(staying)
@@ -113,10 +114,8 @@ def test_what_the_real_one_cannot_run_it_says_itself(
 ) -> None:
     """Firecracker up to 1.16 loads no compressed kernel."""
     doubles.lend(node.base, "firecracker", real())
-    with containerd.cri.pod("unikernel") as pod:
-        container = pod.create(PACKED, annotations=ANNOTATIONS)
-        with pytest.raises(grpc.RpcError, match=r"BuildMicroVMFromJson.*Elf"):
-            containerd.cri.start(container)
+    with containerd.cri.pod("unikernel") as pod, pytest.raises(grpc.RpcError, match=r"BuildMicroVMFromJson.*Elf"):
+        started(pod, PACKED)
 
 
 def test_a_guest_on_the_double_is_reached(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
@@ -137,4 +136,4 @@ def test_a_guest_on_the_double_is_reached(node: Node, containerd: Containerd, da
 def test_one_that_is_too_old_is_refused(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
     doubles.place(node.base, "firecracker", "v1.4.1")
     with containerd.cri.pod("unikernel") as pod, pytest.raises(grpc.RpcError, match=r"1\.4 is too old: 1\.5 or newer"):
-        pod.create(STAYS, annotations=ANNOTATIONS)
+        started(pod, STAYS)
