@@ -22,7 +22,7 @@ import os
 from pathlib import Path
 
 from shim import config
-from shim.errors import Unsupported
+from shim.errors import InvalidRequest, Unsupported
 from shim.monitors import control, http, limits
 from shim.monitors.base import Disk, Launch, Machine, Nic, Run
 from shim.monitors.binary import locate, shares
@@ -36,6 +36,8 @@ _ASKS_NO_MTU = (52, 0)
 # the guest's to write: a disk with another format's header may name files of the node.
 _TAKES_FORMAT = (51, 0)
 _ROOM = 0x10000 if os.uname().machine == "x86_64" else 2048  # arch/src/*/layout.rs, CMDLINE_MAX_SIZE
+# What its grammar of options reads for its own (option_parser/src/lib.rs); how it is quoted differs between versions.
+_GRAMMAR = frozenset(',"[]')
 _POWER_BUTTON = "/api/v1/vm.power-button"  # vmm/src/api/openapi/cloud-hypervisor.yaml
 
 
@@ -64,6 +66,8 @@ def arguments(program: Path, machine: Machine, version: Version) -> tuple[str, .
 
 
 def _disk(disk: Disk, version: Version) -> str:
+    if not _GRAMMAR.isdisjoint(str(disk.path)) or str(disk.path) != str(disk.path).strip():
+        raise InvalidRequest("cloud-hypervisor takes no disk with such a name", subject=str(disk.path))
     if version >= _TAKES_FORMAT:
         return f"path={disk.path},readonly={_toggle(disk.read_only)},image_type=raw"
     if not disk.read_only:

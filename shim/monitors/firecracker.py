@@ -82,7 +82,7 @@ class Firecracker:
     name: str = "firecracker"
     # Measured with 1.12.1: 2 MiB beside 160 MiB of guest in use, most of it page tables, which grow with the guest.
     overhead: int = 16
-    settle: float = 0.05
+    settle: float = 0.1
     vnet_hdr: bool = True
     powerdown: float = 0.0
     console: str = "ttyS0"

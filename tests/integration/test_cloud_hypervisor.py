@@ -14,6 +14,7 @@ from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
+from tests.integration.ready import eventually
 
 GUEST = "localhost/small:test"
 ANNOTATIONS = {"io.unikernel.monitor": "cloud-hypervisor"}
@@ -48,10 +49,9 @@ def test_a_guest_is_reached_and_asked_to_power_down(
         container = started(pod, "'quoted words'")
         assert node.ping(pod.address)
         assert node.neighbour(pod.address) == before
-        log = pod.log(container)
-        assert f"mtu={mtu}" in log.splitlines()
-        assert f" ip={pod.address}::" in log
-        assert "-- \"'quoted words'\"" in log
+        eventually(lambda: "-- \"'quoted words'\"" in pod.log(container))
+        assert {f"mtu={mtu}"} < set(pod.log(container).splitlines())
+        assert f" ip={pod.address}::" in pod.log(container)
         monitors = Path(f"/proc/{cri.pid(container)}/ns/net")
         assert monitors.samefile(netns) is (mtu == "1500")
         cri.stop(container, grace=10)

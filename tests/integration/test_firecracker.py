@@ -127,7 +127,7 @@ def test_a_guest_on_the_double_is_reached(node: Node, containerd: Containerd, da
         container = started(pod, STAYS, user=1000)
         assert node.ping(pod.address)
         assert node.neighbour(pod.address) == before
-        assert "mtu=1500" in pod.log(container).splitlines()
+        eventually(lambda: "mtu=1500" in pod.log(container).splitlines())
         cri.stop(container)
         assert cri.wait_exit(container).exit_code == 128 + signal.SIGTERM
         assert node.ping(pod.address), "the pod has its address back"

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shim.config import CloudHypervisor as Settings
 from shim.errors import InvalidRequest, NodeFault, Unreachable, Unsupported
@@ -66,6 +68,21 @@ async def test_a_disk_is_never_taken_for_what_its_content_says(tmp_path: Path) -
         await monitor(tmp_path, "v50.0").launch(written)
     read = Machine(kernel=SMALL.kernel, memory=64, disks=(Disk(path=Path("/d")),))
     assert "path=/d,readonly=on" in (await monitor(tmp_path, "v50.0").launch(read)).argv
+
+
+@pytest.mark.parametrize("name", ["a,readonly=off", 'a"b', "a[b", "a]b", "a "])
+def test_a_disks_name_is_no_option(name: str) -> None:
+    machine = Machine(kernel=SMALL.kernel, memory=64, disks=(Disk(path=Path("/", name)),))
+    with pytest.raises(InvalidRequest, match="no disk with such a name"):
+        arguments(Path("/usr/bin/cloud-hypervisor"), machine, _NEW)
+
+
+@given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20), max_size=8))
+def test_words_arrive_as_they_are(words: list[str]) -> None:
+    """One argument of the program's, which no shell reads: also a word that looks like one of its options."""
+    found = arguments(Path("/bin/x"), Machine(kernel=SMALL.kernel, memory=64, words=tuple(words)), _NEW)
+    (said,) = (argument for argument in found if argument.startswith("--cmdline="))
+    assert said.removeprefix("--cmdline=") == " ".join(words)
 
 
 async def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:

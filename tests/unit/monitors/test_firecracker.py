@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
-import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shim.config import Firecracker as Settings
 from shim.errors import InvalidRequest, NodeFault, Unsupported
@@ -59,13 +61,19 @@ async def test_without_a_nic_it_needs_neither_the_pods_namespace_nor_the_tun_dev
 async def test_an_empty_command_line_is_said(tmp_path: Path) -> None:
     """Else Firecracker has words of its own for a kernel that may be none of Linux's."""
     launch = await monitor(tmp_path).launch(Machine(kernel=SMALL.kernel, memory=32))
-    assert msgspec.json.decode(launch.files[CONFIG])["boot-source"]["boot_args"] == ""
+    assert json.loads(launch.files[CONFIG])["boot-source"]["boot_args"] == ""
 
 
 @pytest.mark.parametrize("version", ["v1.4.1", "v0.25.2"])
 async def test_one_that_is_too_old(tmp_path: Path, version: str) -> None:
     with pytest.raises(NodeFault, match=r"firecracker \d\.\d+ is too old: 1\.5 or newer"):
         await monitor(tmp_path, version).launch(SMALL)
+
+
+@given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20), max_size=8))
+def test_words_arrive_as_they_are(words: list[str]) -> None:
+    written = configuration(Machine(kernel=SMALL.kernel, memory=64, words=tuple(words)), _NEW)
+    assert json.loads(written)["boot-source"]["boot_args"] == " ".join(words)
 
 
 async def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
@@ -86,7 +94,7 @@ async def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_is_written_is_flushed() -> None:
     """Firecracker's own default leaves a guest's flush undone."""
     machine = Machine(kernel=SMALL.kernel, memory=32, disks=(Disk(path=Path("/d"), read_only=False),))
-    (drive,) = msgspec.json.decode(configuration(machine, _NEW))["drives"]
+    (drive,) = json.loads(configuration(machine, _NEW))["drives"]
     assert drive["cache_type"] == "Writeback"
 
 
