@@ -101,6 +101,7 @@ class CloudHypervisor:
     # arch/src/x86_64/mod.rs, MAX_SUPPORTED_CPUS_LEGACY: all that its interrupt controller can name
     cpus: int = 254
     shares_directories: bool = False
+    writes_disks: bool = False
 
     def __init__(self, settings: config.CloudHypervisor, run: Run) -> None:
         self._path = settings.path

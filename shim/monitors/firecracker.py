@@ -35,15 +35,18 @@ CONFIG = Path("/unikernel/firecracker.json")
 _OLDEST = (1, 5)
 # Since then it tells the guest a NIC's MTU (CHANGELOG.md, 1.16.0); older ones refuse a key that they do not know.
 _TELLS_MTU = (1, 16)
-_ROOM = 2048  # bytes of the command line, its own words included (src/vmm/src/arch/*/layout.rs, CMDLINE_MAX_SIZE)
+# Bytes of the command line (src/vmm/src/arch/*/layout.rs, CMDLINE_MAX_SIZE), and of what Firecracker puts there itself:
+# "pci=off", and a device's place, as "virtio_mmio.device=4K@0xd0000000:10" (src/vmm/src/devices, builder.rs).
+_ROOM, _OWN_WORDS, _PLACE = 2048, 8, 38
 
 
 def configuration(machine: Machine, version: Version) -> bytes:
     """The configuration file (src/vmm/src/resources.rs, `VmmConfig`). Raises InvalidRequest."""
+    room = _ROOM - _OWN_WORDS - _PLACE * (len(machine.nics) + len(machine.disks))
     boot: dict[str, Any] = {
         "kernel_image_path": str(machine.kernel),
         # Said even when empty: without it Firecracker takes words of its own, for Linux.
-        "boot_args": limits.command_line(machine, Firecracker.name, _ROOM),
+        "boot_args": limits.command_line(machine, Firecracker.name, room),
     }
     if machine.initrd is not None:
         boot["initrd_path"] = str(machine.initrd)
@@ -89,6 +92,7 @@ class Firecracker:
     # src/vmm/src/vmm_config/machine_config.rs, MAX_SUPPORTED_VCPUS
     cpus: int = 32
     shares_directories: bool = False
+    writes_disks: bool = False
 
     def __init__(self, settings: config.Firecracker, run: Run) -> None:
         self._path = settings.path

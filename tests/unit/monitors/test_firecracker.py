@@ -85,7 +85,12 @@ async def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
         (Machine(kernel=SMALL.kernel, memory=32, directories=(shared,)), Unsupported, "shares no directories"),
         (Machine(kernel=SMALL.kernel, memory=32, words=("naïve",)), InvalidRequest, "ASCII"),
         (Machine(kernel=SMALL.kernel, memory=32, words=("a\nb",)), InvalidRequest, "ASCII"),
-        (Machine(kernel=SMALL.kernel, memory=32, words=("x" * 2048,)), InvalidRequest, "2048 bytes, .* takes 2047"),
+        (Machine(kernel=SMALL.kernel, memory=32, words=("x" * 2040,)), InvalidRequest, "2040 bytes, .* takes 2039"),
+        (
+            Machine(kernel=SMALL.kernel, memory=32, words=("x" * 2000,), nics=LARGE.nics),
+            InvalidRequest,
+            "2000 bytes, .* takes 1963",
+        ),
     ):
         with pytest.raises(kind, match=words):
             await found.launch(machine)
