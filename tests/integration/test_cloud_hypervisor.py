@@ -16,6 +16,10 @@ from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import eventually
 
+pytestmark = pytest.mark.skipif(
+    not Path("/dev/kvm").exists(), reason="/dev/kvm is missing, which the monitor is given: not run"
+)
+
 GUEST = "localhost/small:test"
 ANNOTATIONS = {"io.unikernel.monitor": "cloud-hypervisor"}
 

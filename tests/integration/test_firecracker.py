@@ -90,6 +90,36 @@ async def test_the_real_one_takes_every_key_that_we_write(run: Run, tmp_path: Pa
     assert console.endswith(" -- a,b\n")
 
 
+BROKEN: tuple[dict[str, object], ...] = (
+    {"boot-source": {"kernel_image_path": "/proc/self/exe", "boot_argz": ""}},
+    {"boot-source": {"kernel_image_path": "/no/such/kernel"}},
+    {"boot-source": {"boot_args": ""}},
+    {"machine-config": {"vcpu_count": 1, "mem_size_mib": 32, "memory": 32}},
+    {"machine-config": {"vcpu_count": "1", "mem_size_mib": 32}},
+    {"machine-config": {"vcpu_count": 33, "mem_size_mib": 32}},
+    {"drives": [{"drive_id": "disk0", "is_root_device": False, "path_on_host": "/no/such/disk"}]},
+    {"drives": [{"drive_id": "disk0", "path_on_host": "/proc/self/exe", "is_read_only": True}]},
+    {
+        "network-interfaces": [
+            {"iface_id": "net0", "host_dev_name": "tap0", "guest_mac": "02:00:00:00:00:01", "mtu": 1500}
+        ]
+    },
+    {"network-interfaces": [{"iface_id": "net0"}]},
+)
+
+
+async def test_the_double_refuses_what_the_real_one_refuses(run: Run, tmp_path: Path) -> None:
+    programs = (real(), doubles.place(tmp_path, "firecracker", "v1.12.1"))
+    kernel, written = tmp_path / "kernel", tmp_path / "configuration"
+    kernel.write_bytes(small_kernel.kernel())
+    for broken in BROKEN:
+        whole = {"boot-source": {"kernel_image_path": str(kernel), "boot_args": ""}, "drives": [], **broken}
+        written.write_text(json.dumps(whole))
+        for program in programs:
+            done = await run([str(program), "--no-api", "--config-file", str(written), "--level", "Error"], timeout=5)
+            assert done.status == 1, f"{program} takes {broken}"
+
+
 def test_the_real_one_in_a_pod(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
     doubles.lend(node.base, "firecracker", real())
     cri = containerd.cri
