@@ -78,12 +78,27 @@ class Qemu(Section, frozen=True):
     powerdown: float = 20.0
 
 
+class Firecracker(Section, frozen=True):
+    """`path` as for a tender."""
+
+    path: str = "firecracker"
+
+
+class CloudHypervisor(Section, frozen=True):
+    """`path` as for a tender, `powerdown` as for QEMU."""
+
+    path: str = "cloud-hypervisor"
+    powerdown: float = 20.0
+
+
 class Monitors(Section, frozen=True):
     """One table a monitor."""
 
     spt: Tender = Tender(path="solo5-spt")
     hvt: Tender = Tender(path="solo5-hvt")
     qemu: Qemu = Qemu()
+    firecracker: Firecracker = Firecracker()
+    cloud_hypervisor: CloudHypervisor = msgspec.field(default=CloudHypervisor(), name="cloud-hypervisor")
 
 
 class Metrics(Section, frozen=True):
@@ -158,6 +173,9 @@ def parse(text: str, name: str) -> Config:
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
     # Also what is no number: nan compares with nothing.
-    if not 0 <= config.monitors.qemu.powerdown <= _DAY:
-        raise InvalidRequest(f"monitors.qemu.powerdown must be 0 to {_DAY} seconds", subject=name)
+    monitors = config.monitors
+    asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}
+    for monitor, powerdown in asking.items():
+        if not 0 <= powerdown <= _DAY:
+            raise InvalidRequest(f"monitors.{monitor}.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config

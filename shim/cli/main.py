@@ -125,7 +125,7 @@ def check(config_path: Path | None, pod: str, as_json: bool) -> None:
 )
 @click.option("--dataplane", type=_DATAPLANE, help="How a tap is joined to its interface.")
 @click.option("--nics", metavar="LIST", help="Which interfaces: eth0,net1, or DEVICE=INTERFACE for a manifest's.")
-@click.option("--monitor", help="spt, hvt or qemu; default: what the kernel asks for.")
+@click.option("--monitor", help="spt, hvt, qemu, firecracker or cloud-hypervisor; default: what the kernel asks for.")
 @click.option("--guest", help="solo5 or linux; default: what the kernel is.")
 @click.option("--memory", metavar="MB", help="The guest's memory.")
 @click.option("--initrd", type=click.Path(path_type=Path), help="An initrd for a Linux guest.")

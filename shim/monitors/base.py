@@ -69,14 +69,16 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv[0]` is an absolute path on the node. `devices` are the device nodes it opens; `shares` are directories or
     files of the node that it reads, bound read-only at the same path; `by_name` says that it attaches taps by name
-    and so must run in the pod's network namespace, its taps persistent and owned by its user. `files` are small files
-    made for this monitor alone, by the absolute path at which it sees them, under /unikernel.
+    and so must run in the pod's network namespace, its taps persistent and owned by its user; `in_pod` that it must run
+    there although it has its taps as descriptors. `files` are small files made for this monitor alone, by the absolute
+    path at which it sees them, under /unikernel.
     """
 
     argv: tuple[str, ...]
     devices: tuple[Path, ...] = ()
     shares: tuple[Path, ...] = ()
     by_name: bool = False
+    in_pod: bool = False
     files: Mapping[Path, bytes] = {}
 
 
@@ -112,7 +114,8 @@ class Monitor(Protocol):
         ...
 
     async def launch(self, machine: Machine) -> Launch:
-        """Raises NodeFault where the monitor is not installed or cannot run here."""
+        """Raises NodeFault where the monitor is not installed or cannot run here, InvalidRequest or Unsupported where
+        it cannot make such a machine."""
         ...
 
     async def power_down(self, directory: Path) -> None:

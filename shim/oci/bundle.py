@@ -45,13 +45,21 @@ def write_spec(directory: Path, spec: Spec) -> None:
 
 
 def make_monitor_root(root: Path, launch: Launch) -> None:
-    """Make the directory tree a monitor sees; the engine mounts `launch.shares` into it. `remove` is the inverse."""
+    """Make the directory tree a monitor sees: the files made for it, and what the engine mounts `launch.shares` into.
+
+    The tree is the monitor's alone and mounted read-only. `remove` is the inverse.
+    """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     shared = {os.fspath(share) for share in launch.shares}
     for name in _USR_LINKS:
         node = Path("/") / name
         if node.is_symlink() and f"/{name}" not in shared and not (root / name).is_symlink():
             (root / name).symlink_to(node.readlink())
+    for path, content in launch.files.items():
+        inside = root / path.relative_to("/")
+        inside.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        inside.write_bytes(content)
+        inside.chmod(0o444)  # whatever the user that the monitor runs as
 
 
 def remove(directory: Path) -> None:

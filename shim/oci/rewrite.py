@@ -147,7 +147,7 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
     """The configuration that runs `launch` in place of the container's own process.
 
     `root` is the monitor's own root directory; `netns` is the pod's namespace, used only where the monitor must
-    attach its taps by name.
+    attach its taps by name, or ask the kernel about them.
     """
     process = dict(spec.get("process") or {})
     process |= {
@@ -178,7 +178,9 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
             }
             for d in devices
         ],
-        "namespaces": _monitor_namespaces(linux.get("namespaces") or [], netns if launch.by_name else ""),
+        "namespaces": _monitor_namespaces(
+            linux.get("namespaces") or [], netns if launch.by_name or launch.in_pod else ""
+        ),
         "maskedPaths": _union(linux.get("maskedPaths"), _MASKED_PATHS),
         "readonlyPaths": _union(linux.get("readonlyPaths"), _READ_ONLY_PATHS),
     }

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.integration import acceleration, paths, tender_double
+from tests.integration import acceleration, doubles, paths, tender_double
 from tests.integration.node import Node
 from tests.integration.process import Server, answers
 
@@ -49,7 +49,8 @@ class Daemon(Server):
 
 
 def configuration(node: Node, run_dir: Path) -> str:
-    """The node's settings as TOML: top-level keys and the tables `log`, `metrics`, `containerd` and `monitors.spt`."""
+    """The node's settings as TOML: top-level keys and the tables `log`, `metrics`, `containerd`, and `monitors` but for
+    `qemu`."""
     return f"""\
 run_dir = "{run_dir}"
 
@@ -62,7 +63,7 @@ listen = "unix:{run_dir / "metrics.sock"}"
 
 [containerd]
 address = "{node.base / "containerd.sock"}"
-{tender_double.configuration(node.base)}"""
+{tender_double.configuration(node.base)}{doubles.configuration(node.base)}"""
 
 
 def environment(config: Path) -> dict[str, str]:

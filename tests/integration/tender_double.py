@@ -21,8 +21,10 @@ The words of its guest, from the container's arguments:
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
+from tests.integration.doubles import guest
 from tests.integration.images import Image
 from tests.unit.oci import elf
 
@@ -73,29 +75,7 @@ for word in words:
             signal.signal(number, act)
 
 
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) % 2 else 0)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)
-
-
-def answer(frame):
-    kind = frame[12:14]
-    if kind == b"\\x08\\x06" and frame[20:22] == b"\\0\\1" and frame[38:42] == address:
-        head = frame[6:12] + mac + frame[12:20]
-        return head + b"\\0\\2" + mac + address + frame[22:32]
-    if kind == b"\\x08\\0" and frame[23] == 1 and frame[30:34] == address and frame[34] == 8:
-        size = struct.unpack("!H", frame[16:18])[0]
-        data = b"\\0\\0\\0\\0" + frame[38:14 + size]
-        data = b"\\0\\0" + checksum(data) + data[4:]
-        return frame[6:12] + mac + frame[12:26] + address + frame[26:30] + data
-    if kind == b"\\x08\\0" and frame[23] == 17 and frame[30:34] == address and frame[36:38] == b"\\0\\7":
-        size = struct.unpack("!H", frame[16:18])[0]
-        data = frame[36:38] + frame[34:36] + frame[38:40] + b"\\0\\0" + frame[42:14 + size]
-        return frame[6:12] + mac + frame[12:26] + address + frame[26:30] + data
-    return None
-
+@ANSWERING@
 
 sources = [tap] if tap is not None and address else []
 if echo:
@@ -105,7 +85,7 @@ while after is None or time.monotonic() < after:
     ready = select.select(sources, (), (), left)[0]
     if tap in ready:
         try:
-            reply = answer(os.read(tap, 65536))
+            reply = answer(os.read(tap, 65536), mac, address)
             if reply:
                 os.write(tap, reply)
         except OSError:
@@ -123,7 +103,8 @@ sys.exit(code)
 def place(directory: Path) -> Path:
     """Write the program into `directory`; its path, for `monitors.spt.path`."""
     path = directory / "solo5-spt"
-    path.write_text(_PROGRAM)
+    answering = "\n\n".join(inspect.getsource(function) for function in (guest.checksum, guest.answer))
+    path.write_text(_PROGRAM.replace("@ANSWERING@", answering))
     path.chmod(0o755)
     return path
 

@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${UNIKERNEL_SHIM_CACHE:-$ROOT/.cache}
 STAMPS=$CACHE/stamps
-ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel)
+ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel firecracker)
 
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(
@@ -119,12 +119,34 @@ step_kernel() {
     unpack "$CODENAME" "$CACHE/kernel" "$package"
 }
 
+# No distribution has Firecracker; a Python package of another project carries the program as its makers released it.
+# Only that file is taken: the package itself is neither installed nor run.
+step_firecracker() {
+    local scratch
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "NOTE: there is no Firecracker for $(uname -m) to be had; its tests will skip"
+        return
+    fi
+    say "unpacking Firecracker"
+    scratch=$(mktemp -d "$CACHE/unpack.XXXXXX")
+    "$ROOT/.venv/bin/python" -m pip download -q --disable-pip-version-check --no-input --no-deps --only-binary :all: \
+        --ignore-requires-python --require-hashes -r "$HERE/firecracker.lock" -d "$scratch" >"$CACHE/pip.log" 2>&1 ||
+        fail "pip cannot download firecracker.lock (no network?)" "$CACHE/pip.log"
+    "$ROOT/.venv/bin/python" -m zipfile -e "$scratch"/*.whl "$scratch/whole" ||
+        fail "what firecracker.lock names is no archive"
+    mkdir -p "$CACHE/firecracker"
+    install -m 755 "$scratch"/whole/*/runtime_bundle/linux-x86_64/bin/firecracker "$CACHE/firecracker/firecracker" ||
+        fail "what firecracker.lock names holds no Firecracker"
+    rm -rf "$scratch"
+}
+
 # fingerprint STEP: what a stamp must say for the step to count as done.
 fingerprint() {
     case $1 in
     packages) echo "${PACKAGES[*]}" ;;
     venv) sha256sum <"$ROOT/requirements.lock" ;;
     containerd-2) echo "$CONTAINERD_2" ;;
+    firecracker) sha256sum <"$HERE/firecracker.lock" ;;
     *) echo "$CODENAME" ;;
     esac
 }

@@ -28,6 +28,7 @@ def test_settings_are_read() -> None:
     assert found.run_dir == Path("/tmp/x")
     assert found.monitors.qemu.accel == "tcg"
     assert found.monitors.spt.path == "solo5-spt"
+    assert found.monitors.firecracker.path == "firecracker"
     assert found.engine.path == "runc"
 
 
@@ -42,6 +43,9 @@ def test_settings_are_read() -> None:
         ("[monitors.qemu]\npowerdown = -1", "powerdown"),
         ("[monitors.qemu]\npowerdown = nan", "powerdown"),
         ("[monitors.qemu]\npowerdown = inf", "powerdown"),
+        ("[monitors.cloud-hypervisor]\npowerdown = -1", "cloud-hypervisor.powerdown"),
+        ("[monitors.cloud_hypervisor]\npath = 'x'", "cloud_hypervisor"),
+        ("[monitors.firecracker]\npowerdown = 1", "powerdown"),
         ("not toml", "line 1"),
     ],
 )

@@ -38,4 +38,6 @@ def test_a_replaced_program_is_another(tmp_path: Path) -> None:
 
 def test_every_monitor_is_known_by_its_name(tmp_path: Path) -> None:
     every = monitors(Monitors(), FakeRun(lambda argv: None), tmp_path)
-    assert {name: monitor.name for name, monitor in every.items()} == {"spt": "spt", "hvt": "hvt", "qemu": "qemu"}
+    assert {name: monitor.name for name, monitor in every.items()} == {
+        name: name for name in ("spt", "hvt", "qemu", "firecracker", "cloud-hypervisor")
+    }

@@ -136,8 +136,9 @@ def test_the_given_configuration_is_not_changed() -> None:
     assert given == spec()
 
 
-def test_attaching_by_name_needs_the_pods_namespace() -> None:
-    namespaces = rewritten(by_name=True)["linux"]["namespaces"]
+@pytest.mark.parametrize("why", [{"by_name": True}, {"in_pod": True}])
+def test_attaching_by_name_and_asking_for_a_tap_need_the_pods_namespace(why: dict[str, Any]) -> None:
+    namespaces = rewritten(**why)["linux"]["namespaces"]
     assert {"type": "network", "path": "/run/netns/cni-1"} in namespaces
 
 
