@@ -42,6 +42,8 @@ def test_settings_are_read() -> None:
         ("[monitors.qemu]\npowerdown = -1", "powerdown"),
         ("[monitors.qemu]\npowerdown = nan", "powerdown"),
         ("[monitors.qemu]\npowerdown = inf", "powerdown"),
+        ("[storage]\ncache = 'relative'", "storage.cache"),
+        ("[storage]\nlimit = -1", "storage.limit"),
         ("not toml", "line 1"),
     ],
 )
