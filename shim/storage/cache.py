@@ -90,7 +90,9 @@ class Cache:
     def failure(self, fault: NodeFault) -> NodeFault:
         """`fault` of a tool, or what is behind it: a full file system. To be asked before anything is removed."""
         with self.reported():
-            return self._no_room() if self.free() < _LEFT else fault
+            # Some tools remove what they wrote; then their words are all that is left (they are run with LC_ALL=C).
+            full = self.free() < _LEFT or os.strerror(errno.ENOSPC) in fault.message
+        return self._no_room() if full else fault
 
     def find(self, key: str) -> tuple[Path, Known] | None:
         """The image that `key` became, if it is there; it counts as used from now on."""

@@ -49,7 +49,7 @@ def _vfat(head: bytes) -> str | None:
     return "vfat" if head[0x36:0x3B] in (b"FAT12", b"FAT16") or head[0x52:0x57] == b"FAT32" else None
 
 
-# Each superblock's place and magic, as in Linux: isofs (ECMA-119, 8.1), squashfs_fs.h, erofs_fs.h, xfs_format.h, btrfs_tree.h.
+# Each superblock's place and magic: ECMA-119, 8.1; Linux, squashfs_fs.h, erofs_fs.h, xfs_format.h, btrfs_tree.h.
 _FILE_SYSTEMS = (
     _magic("iso9660", 0x8001, b"CD001"),
     _ext,

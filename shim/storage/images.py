@@ -114,8 +114,8 @@ class Images:
         """Remove what daemons that were killed left half built, and images beyond the limit that nobody uses, those
         first that were not asked for longest. Raises NodeFault."""
         await in_thread(self._cache.prepare)
-        await in_thread(self._cache.clear)
         await self._evict()
+        await in_thread(self._cache.clear)
 
     async def close(self) -> None:
         """End the builds that are under way; nothing of them is left."""
@@ -219,12 +219,12 @@ def _survey_directory(top: Path) -> Tree:
 
 
 def _apparent(tree: Tree) -> int:
-    return sum({entry.inode: entry.size for entry in tree.values() if stat.S_ISREG(entry.mode)}.values())
+    return sum({entry.identity: entry.size for entry in tree.values() if stat.S_ISREG(entry.mode)}.values())
 
 
 def _still(wanted: _Wanted) -> None:
     """Raises NodeFault where what was read did not hold still; committed layers do."""
-    read = [each for each in wanted.extra.values()]
+    read = list(wanted.extra.values())
     if wanted.tree is not None:
         read.append((wanted.top, wanted.tree))
     for top, tree in read:

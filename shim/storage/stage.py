@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import stat
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from shim.storage.tools import Tools
 from shim.storage.tree import Tree
+from shim.threads import in_thread
 
 _COPY, _PACKAGE = "cp", "coreutils"
 
@@ -21,32 +21,35 @@ async def stage(top: Path, tree: Tree, extra: Mapping[bytes, Path], place: Path,
     program = tools.locate(_COPY, _PACKAGE)
     await tools.run(program, "-a", "--reflink=auto", "-T", os.fspath(top), os.fspath(place))
     for path, origin in extra.items():
-        target = os.path.join(os.fsencode(place), path)
-        await asyncio.to_thread(_clear, os.fsencode(place), path, tree)
-        await tools.run(program, "-a", "--reflink=auto", "-T", os.fspath(origin), os.fsdecode(target))
-    await asyncio.to_thread(_settle, os.fsencode(place), extra, tree)
+        await in_thread(_clear, place, path, tree)
+        await tools.run(program, "-a", "--reflink=auto", "-T", os.fspath(origin), os.fspath(_at(place, path)))
+    await in_thread(_settle, place, extra, tree)
 
 
-def _clear(place: bytes, path: bytes, tree: Tree) -> None:
+def _at(place: Path, path: bytes) -> Path:
+    return place / os.fsdecode(path)
+
+
+def _clear(place: Path, path: bytes, tree: Tree) -> None:
     """Remove what is at `path`, and make the directories that lead to it."""
     for parent in _parents(path):
-        directory, entry = os.path.join(place, parent), tree[parent]
-        if not os.path.lexists(directory):
-            os.mkdir(directory)
+        directory, entry = _at(place, parent), tree[parent]
+        if not directory.exists():
+            directory.mkdir()
             os.chown(directory, entry.uid, entry.gid)
-            os.chmod(directory, stat.S_IMODE(entry.mode))
-    target = os.path.join(place, path)
-    if os.path.isdir(target) and not os.path.islink(target):
+            directory.chmod(stat.S_IMODE(entry.mode))
+    target = _at(place, path)
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
-    elif os.path.lexists(target):
-        os.unlink(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
-def _settle(place: bytes, extra: Mapping[bytes, Path], tree: Tree) -> None:
+def _settle(place: Path, extra: Mapping[bytes, Path], tree: Tree) -> None:
     """Directories that something was put into have their times again."""
     for parent in {parent for path in extra for parent in (b"", *_parents(path))}:
         time = tree[parent].mtime
-        os.utime(os.path.join(place, parent), ns=(time, time))
+        os.utime(_at(place, parent), ns=(time, time))
 
 
 def _parents(path: bytes) -> list[bytes]:

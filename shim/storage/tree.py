@@ -26,8 +26,8 @@ class Entry(msgspec.Struct, frozen=True):
     """One name of a tree.
 
     `origin` is where it is on the node; times are in nanoseconds since 1970; `allocated` are the bytes that it takes
-    where it is, fewer than `size` where it has holes; `target` is a link's, as it stands there. `inode` names a file
-    among its tree's device and inode numbers: names that share it are one file.
+    where it is, fewer than `size` where it has holes; `target` is a link's, as it stands there. `inode` are a file's
+    device and inode numbers, `part` which of the trees it is of that one was put together from.
     """
 
     origin: bytes
@@ -42,6 +42,12 @@ class Entry(msgspec.Struct, frozen=True):
     links: int
     allocated: int
     target: bytes = b""
+    part: int = 0
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Names that share it are names of one file."""
+        return self.part, *self.inode
 
 
 #: Entries by their path below the top, parents first, names in the order of their bytes; b"" is the top itself.
@@ -68,13 +74,14 @@ def _survey(top: bytes) -> Iterator[tuple[bytes, Entry]]:
             raise ImageFault(
                 f"has a path longer than the {_LONGEST} bytes that an image can be made of", subject=shown(path[:80])
             )
-        origin = os.path.join(top, path) if path else top
+        origin = top + b"/" + path if path else top
         status = os.lstat(origin)
         yield path, _entry(origin, status)
         if stat.S_ISDIR(status.st_mode):
             prefix = path + b"/" if path else b""
             # The last is taken first.
-            pending += [prefix + name for name in sorted(os.listdir(origin), reverse=True)]
+            with os.scandir(origin) as found:
+                pending += [prefix + name for name in sorted((each.name for each in found), reverse=True)]
 
 
 def _entry(origin: bytes, status: os.stat_result) -> Entry:
@@ -90,7 +97,7 @@ def _entry(origin: bytes, status: os.stat_result) -> Entry:
         rdev=status.st_rdev,
         links=status.st_nlink,
         allocated=status.st_blocks * _BLOCK,
-        target=os.readlink(origin) if stat.S_ISLNK(status.st_mode) else b"",
+        target=os.readlink(origin) if stat.S_ISLNK(status.st_mode) else b"",  # noqa: PTH115  # a Path would tidy it
     )
 
 
@@ -120,7 +127,7 @@ def graft(tree: Tree, extra: Mapping[bytes, Tree]) -> tuple[Tree, dict[bytes, by
     """
     grown = dict(tree)
     places: dict[bytes, bytes] = {}
-    for path, addition in sorted(extra.items()):
+    for part, (path, addition) in enumerate(sorted(extra.items()), start=1):
         place = _resolve(grown, path)
         if not place:
             raise ImageFault("nothing can take the place of an image's top", subject=shown(path))
@@ -134,7 +141,7 @@ def graft(tree: Tree, extra: Mapping[bytes, Tree]) -> tuple[Tree, dict[bytes, by
         for name in [name for name in grown if name == place or name.startswith(below)]:
             del grown[name]
         for name, entry in addition.items():
-            grown[below + name if name else place] = entry
+            grown[below + name if name else place] = msgspec.structs.replace(entry, part=part)
     return dict(sorted(grown.items(), key=lambda item: item[0].split(b"/") if item[0] else [])), places
 
 

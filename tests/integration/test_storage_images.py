@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import hashlib
 import os
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from shim.errors import ImageFault, NodeFault
+from shim.errors import NodeFault
 from shim.process.reaper import Reaper
-from shim.process.spawn import run
+from shim.process.spawn import Completed, run
 from shim.storage import formats
-from shim.storage.images import Images
+from shim.storage.images import Image, Images
 from shim.storage.source import Source
 from shim.storage.tools import Run
 
@@ -29,6 +31,10 @@ NO_ATTRIBUTES = ("iso9660", "cpio")
 TIME = 1_234_567_890
 # VFS_CAP_REVISION_2 with CAP_NET_RAW (linux/capability.h).
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+#: By path: mode, owner, group, time in seconds, content, extended attributes.
+Listing = dict[bytes, tuple[int, int, int, int, object, dict[str, bytes]]]
 
 
 @pytest.fixture
@@ -85,18 +91,18 @@ def make_tree(top: Path) -> Path:
     for number in range(200):
         (many / f"file-{number}").write_text("x" * number)
     top.chmod(0o750)
-    for directory, _, names in os.walk(here, topdown=False):
-        for name in names:
-            os.utime(os.path.join(directory, name), (TIME, TIME), follow_symlinks=False)
-        for name in os.listdir(directory):
-            os.utime(os.path.join(directory, name), (TIME, TIME), follow_symlinks=False)
-    os.utime(here, (TIME, TIME))
+    return aged(top)
+
+
+def aged(top: Path) -> Path:
+    """All of it last changed at one TIME."""
+    subprocess.run(["find", top, "-exec", "touch", "-h", "-d", f"@{TIME}", "{}", "+"], check=True)
     return top
 
 
-def listing(top: Path, attributes: bool = True) -> dict[bytes, tuple[object, ...]]:
+def listing(top: Path, attributes: bool = True) -> Listing:
     """All that should come out as it went in."""
-    found: dict[bytes, tuple[object, ...]] = {}
+    found: Listing = {}
     here = os.fsencode(top)
     for directory, directories, names in os.walk(here):
         for name in (*directories, *names, *((b".",) if directory == here else ())):
@@ -109,13 +115,20 @@ def listing(top: Path, attributes: bool = True) -> dict[bytes, tuple[object, ...
                 content = os.readlink(path)
             elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
                 content = status.st_rdev
-            kept = dict.fromkeys(os.listxattr(path, follow_symlinks=False)) if attributes else {}
-            for each in kept:
-                kept[each] = os.getxattr(path, each, follow_symlinks=False)
+            kept = extended(path) if attributes else {}
             mode = 0 if stat.S_ISLNK(status.st_mode) else status.st_mode
             relative = os.path.relpath(path, here)
             found[relative] = (mode, status.st_uid, status.st_gid, int(status.st_mtime), content, kept)
     return found
+
+
+def extended(path: bytes) -> dict[str, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:  # a squashfs in which nothing has any
+        assert error.errno == errno.EOPNOTSUPP
+        return {}
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
 
 
 def file_systems() -> set[str]:
@@ -133,22 +146,41 @@ def opened(image: Path, format: str, place: Path) -> Iterator[Path]:
         finally:
             subprocess.run(["umount", place], check=True)
     elif format == "cpio":
+        words = ("--extract", "--quiet", "--preserve-modification-time", "--make-directories")
         with image.open("rb") as archive:
-            subprocess.run(
-                ["cpio", "--extract", "--quiet", "--preserve-modification-time", "--make-directories"],
-                *(),
-                check=True,
-                stdin=archive,
-                cwd=place,
-            )
+            subprocess.run(["cpio", *words], check=True, stdin=archive, cwd=place)
         yield place
     else:
         assert format == "iso9660", f"this kernel has no {format}"
-        words = ("-no_rc", "-report_about", "FAILURE", "-osirrox", "on:auto_chmod_on:device_files")
-        subprocess.run(
-            ["xorriso", *words, "-indev", f"stdio:{image}", "-extract", "/", place], check=True, capture_output=True
-        )
+        xorriso(image, "-osirrox", "on:auto_chmod_on:device_files", "-extract", "/", os.fspath(place))
         yield place
+
+
+def xorriso(image: Path, *words: str) -> str:
+    command = ["xorriso", "-no_rc", "-report_about", "FAILURE", "-indev", f"stdio:{image}", *words]
+    return subprocess.run(command, check=True, capture_output=True).stdout.decode(errors="replace")
+
+
+def comparable(found: Listing, format: str) -> Listing:
+    """Without what a tool does not give back when it unpacks, though the image has it: times of links and directories,
+    the top itself, sockets."""
+    if format in file_systems():
+        return found
+    return {
+        path: (mode, user, group, time if stat.S_ISREG(mode) else 0, content, kept)
+        for path, (mode, user, group, time, content, kept) in found.items()
+        if path != b"." and not stat.S_ISSOCK(mode)
+    }
+
+
+async def check(image: Image, source: Path, place: Path) -> None:
+    """The image holds what is in the directory `source`."""
+    attributes = image.format not in NO_ATTRIBUTES
+    with opened(image.path, image.format, place) as found:
+        seen = listing(found, attributes)
+    if image.format.startswith("ext"):
+        assert seen.pop(b"lost+found", None)
+    assert comparable(seen, image.format) == comparable(listing(source, attributes), image.format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -157,9 +189,236 @@ async def test_what_goes_in_comes_out(format: str, images: Images, tree: Path, t
     assert image.path.stat().st_mode & 0o777 == 0o444
     assert hashlib.sha256(image.path.read_bytes()).hexdigest() == image.digest
     assert formats.read(image.path) == format
-    expected = listing(tree, attributes=format not in NO_ATTRIBUTES)
-    with opened(image.path, format, tmp_path / "mounted") as found:
-        seen = listing(found, attributes=format not in NO_ATTRIBUTES)
-    if format.startswith("ext"):
-        assert seen.pop(b"lost+found", None)
-    assert seen == expected
+    await check(image, tree, tmp_path / "found")
+    if format == "iso9660":
+        # What its own tool does not unpack is there all the same.
+        lines = xorriso(image.path, "-find", "/", "-maxdepth", "1", "-exec", "lsdl", "--").splitlines()
+        assert any(line.startswith("drwxr-x---") and line.endswith("'/'") for line in lines)
+        assert any(line.startswith("srwx") and line.endswith("'/socket'") for line in lines)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_equal_content_makes_equal_bytes(format: str, images: Images, tree: Path, tmp_path: Path) -> None:
+    first = await images.build(Source(tree), format)
+    subprocess.run(["cp", "-a", tree, tmp_path / "copy"], check=True)
+    assert await images.build(Source(tmp_path / "copy"), format) == first
+    assert list((tmp_path / "cache/images").iterdir()) == [first.path]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_what_is_put_over_the_source(format: str, images: Images, tmp_path: Path) -> None:
+    def source(top: Path) -> Path:
+        for name in ("etc/app", "run", "var", "data"):
+            (top / name).mkdir(parents=True)
+        (top / "var/run").symlink_to("/run")
+        (top / "etc/hosts").symlink_to("/proc/outside")
+        (top / "data/old").write_text("hidden")
+        return aged(top)
+
+    def extras(top: Path) -> Path:
+        (top / "secret/..data").mkdir(parents=True)
+        (top / "secret/..data/token").write_text("xyz")
+        (top / "secret/token").symlink_to("..data/token")
+        (top / "hosts").write_text("127.0.0.1 localhost")
+        (top / "link").symlink_to("hosts")
+        return aged(top)
+
+    own = extras(tmp_path / "extras")
+    image = await images.build(
+        Source(source(tmp_path / "source")),
+        format,
+        extra={
+            "/etc/hosts": own / "link",
+            "/data": own / "secret",
+            "var/run/secrets/one": own / "secret",
+            "/new/deep/file": own / "hosts",
+        },
+    )
+    expected = source(tmp_path / "expected")
+    (expected / "etc/hosts").unlink()
+    (expected / "data/old").unlink()
+    for target in ("data", "run/secrets/one"):
+        subprocess.run(["mkdir", "-p", expected / target], check=True)
+        subprocess.run(["cp", "-a", "-T", own / "secret", expected / target], check=True)
+    (expected / "new/deep").mkdir(parents=True)
+    for target in ("etc/hosts", "new/deep/file"):
+        subprocess.run(["cp", "-a", "-T", own / "hosts", expected / target], check=True)
+    aged(expected)
+    await check(image, expected, tmp_path / "found")
+    # And the same bytes as if it had been so from the start.
+    assert (await images.build(Source(expected), format)).digest == image.digest
+
+
+class Counting:
+    """Runs the tools, and knows which."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.programs: list[str] = []
+
+    async def __call__(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Completed:
+        self.programs.append(Path(argv[0]).name)
+        return await self._run(argv, timeout=timeout, env=env)
+
+
+async def test_one_of_many_that_ask_at_once_makes_it(tools: Run, tree: Path, tmp_path: Path) -> None:
+    counted = Counting(tools)
+    daemons = [Images(tmp_path / "cache", counted) for _ in range(3)]
+    asked = [daemon.build(Source(tree), "squashfs") for daemon in daemons for _ in range(4)]
+    assert len(set(await asyncio.gather(*asked))) == 1
+    assert counted.programs == ["mksquashfs"]
+    assert await daemons[0].build(Source(tree), "squashfs") in {await daemons[1].build(Source(tree), "squashfs")}
+    assert counted.programs == ["mksquashfs"]
+    assert not list((tmp_path / "cache/building").iterdir())
+
+
+@contextmanager
+def overlay(layers: Sequence[Path], place: Path) -> Iterator[Path]:
+    """As a snapshotter mounts a container's root file system."""
+    for name in ("upper", "work", "merged"):
+        (place / name).mkdir(parents=True)
+    lower = ":".join(map(os.fspath, layers))
+    options = f"lowerdir={lower},upperdir={place}/upper,workdir={place}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, place / "merged"], check=True)
+    try:
+        yield place / "merged"
+    finally:
+        subprocess.run(["umount", place / "merged"], check=True)
+
+
+@pytest.mark.parametrize("format", ["ext4", "erofs", "cpio"])
+async def test_a_second_pod_of_an_image_pays_nothing(
+    format: str, tools: Run, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counting(tools)
+    images = Images(tmp_path / "cache", counted)
+    upper = tmp_path / "layer"
+    (upper / "many").mkdir(parents=True)
+    (upper / "plain").write_text("of the upper layer")
+    os.mknod(upper / "readme", 0o600 | stat.S_IFCHR, 0)  # a whiteout
+    with overlay((upper, tree), tmp_path / "one") as merged:
+        assert not (merged / "readme").exists()
+        first = await images.build(Source(merged, (upper, tree)), format)
+        await check(first, merged, tmp_path / "found")
+    made = list(counted.programs)
+    monkeypatch.setattr("shim.storage.images.survey", None)
+    with overlay((upper, tree), tmp_path / "two") as merged:
+        assert await images.build(Source(merged, (upper, tree)), format) == first
+    assert counted.programs == made
+
+
+@contextmanager
+def mounted(place: Path, *words: str) -> Iterator[Path]:
+    place.mkdir()
+    subprocess.run(["mount", *words, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_a_full_disk(format: str, tools: Run, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/noise").write_bytes(os.urandom(3 << 20))
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=2m", "tmpfs") as small:
+        with pytest.raises(NodeFault, match="no room") as raised:
+            await Images(small / "cache", tools).build(Source(tmp_path / "source"), format)
+        assert raised.value.subject == str(small / "cache")
+        for name in ("images", "keys", "building"):
+            assert not list((small / "cache" / name).iterdir())
+
+
+async def test_a_daemon_that_is_killed(images: Images, tmp_path: Path) -> None:
+    """What it had half made is gone after a sweep, and its lock does not keep anybody waiting."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("x")
+    program = f"""
+import asyncio
+from pathlib import Path
+from shim.storage.images import Image, Images
+from shim.storage.source import Source
+async def hang(argv, *, timeout, env=None):
+    next(Path(word) for word in argv if word.endswith("/image")).write_text("half")
+    print("half made", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(Images(Path({str(tmp_path / "cache")!r}), hang).build(Source(Path({str(tmp_path / "source")!r})), "erofs"))
+"""
+    killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert killed.stdout is not None and killed.stdout.readline() == b"half made\n"
+    building = tmp_path / "cache/building"
+    await images.sweep()
+    assert list(building.glob("*/image")), "it is still at it, and is left alone"
+    killed.kill()
+    killed.communicate()
+    await images.sweep()
+    assert not list(building.iterdir())
+    assert (await images.build(Source(tmp_path / "source"), "erofs")).path.exists()
+
+
+@pytest.mark.parametrize("format", ["ext2", "ext4"])
+async def test_room_to_write_in_a_copy(format: str, images: Images, tree: Path, tmp_path: Path) -> None:
+    image = await images.build(Source(tree), format, writable=24)
+    copy = tmp_path / "pod" / "disk"
+    copy.parent.mkdir()
+    await images.copy(image.path, copy)
+    with mounted(tmp_path / "there", "-o", "loop", "-t", format, os.fspath(copy)) as there:
+        (there / "new").write_bytes(os.urandom(24 << 20))
+        (there / "plain").write_text("changed")
+    assert hashlib.sha256(image.path.read_bytes()).hexdigest() == image.digest
+    assert subprocess.run(["e2fsck", "-fn", copy], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("format", ["ext2", "ext4"])
+async def test_room_for_what_is_small_large_and_hollow(format: str, images: Images, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(2000):
+        (source / f"a-rather-long-name-for-a-file-that-holds-a-byte-{number}").write_bytes(b"1")
+    for number in range(400):
+        (source / f"directory-{number}").mkdir()
+    (source / "large").write_bytes(os.urandom(8 << 20))
+    with (source / "hollow").open("wb") as hollow:
+        hollow.truncate(1 << 40)
+    image = await images.build(Source(source), format)
+    assert image.path.stat().st_size < 64 << 20
+    with opened(image.path, format, tmp_path / "found") as found:
+        assert len(list(found.iterdir())) == 2403
+        assert (found / "hollow").stat().st_size == 1 << 40
+        assert (found / "large").read_bytes() == (source / "large").read_bytes()
+
+
+async def test_a_copy_shares_blocks_where_the_file_system_can(images: Images, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
+    with mounted(tmp_path / "there", "-o", "loop", os.fspath(disk)) as there:
+        (there / "image").write_bytes(os.urandom(16 << 20))
+        os.sync()
+        before = os.statvfs(there).f_bfree
+        await images.copy(there / "image", there / "copy")
+        os.sync()
+        assert before - os.statvfs(there).f_bfree < 1 << 8  # blocks of 4 KiB, of 4096 that the file has
+        assert (there / "copy").read_bytes() == (there / "image").read_bytes()
+
+
+async def test_a_source_that_does_not_hold_still(tools: Run, tree: Path, tmp_path: Path) -> None:
+    async def meddling(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Completed:
+        (tree / "plain").write_text("changed")
+        return await tools(argv, timeout=timeout, env=env)
+
+    with pytest.raises(NodeFault, match="changed while"):
+        await Images(tmp_path / "cache", meddling).build(Source(tree), "erofs")
+    for name in ("images", "keys", "building"):
+        assert not list((tmp_path / "cache" / name).iterdir())
+
+
+async def test_a_tool_that_fails_says_why(images: Images, tmp_path: Path) -> None:
+    with mounted(tmp_path / "source", "-t", "tmpfs", "tmpfs") as source:
+        # More than ext4 has room for in one inode.
+        for name in ("user.large", "user.more"):
+            os.setxattr(source, name, b"x" * 3000)
+        with pytest.raises(NodeFault, match=r"mke2fs: cannot make an image \(status 1\): .*xattr"):
+            await images.build(Source(source), "ext4")
+    assert not list((tmp_path / "cache/building").iterdir())

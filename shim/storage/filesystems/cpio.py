@@ -1,7 +1,7 @@
 """cpio ("newc"): the archive that Linux unpacks into its first root file system (an initrd).
 
 Written here and not by cpio(1): that takes its names from a pipe and its directory from where it is started, numbers
-inodes as the node has them, and cannot put one file over another. The format is a header and the file's bytes.
+inodes as the node has them, and puts no file over another. The format is a header and the file's bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shim.storage.interruptible import interruptible
 from shim.storage.tools import Tools
 from shim.storage.tree import Entry, Tree, shown
 
-# Linux, Documentation/driver-api/early-userspace/buffer-format.rst: the magic, and thirteen numbers of eight hex digits.
+# Linux, Documentation/driver-api/early-userspace/buffer-format.rst: a magic, then thirteen numbers of 8 hex digits.
 _MAGIC = b"070701"
 _TRAILER = b"TRAILER!!!"
 _ALIGNMENT = 4
@@ -85,16 +85,16 @@ def members(tree: Tree) -> Iterator[tuple[bytes, Entry, bool]]:
     Names of one file share a number, and the last has the bytes: Linux makes the file at the first, and writes it when
     it meets them (init/initramfs.c). Numbers are by order, so that they are the same on every node.
     """
-    names: dict[tuple[int, int], list[bytes]] = {}
+    names: dict[tuple[int, int, int], list[bytes]] = {}
     for path, entry in tree.items():
         if not stat.S_ISDIR(entry.mode):
-            names.setdefault(entry.inode, []).append(path)
-    numbers: dict[tuple[int, int], int] = {}
+            names.setdefault(entry.identity, []).append(path)
+    numbers: dict[tuple[int, int, int], int] = {}
     for position, (path, entry) in enumerate(tree.items(), start=1):
         number, links, last = position, 1, True
         if not stat.S_ISDIR(entry.mode):
-            same = names[entry.inode]
-            number = numbers.setdefault(entry.inode, position)
+            same = names[entry.identity]
+            number = numbers.setdefault(entry.identity, position)
             links, last = len(same), path == same[-1]
         regular = stat.S_ISREG(entry.mode)
         size = len(entry.target) if stat.S_ISLNK(entry.mode) else entry.size if regular and last else 0

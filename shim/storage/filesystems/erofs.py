@@ -10,6 +10,7 @@ from shim.storage.tree import Tree
 
 # erofs-utils 1.5 cuts a name's last byte off and then does not find the file (lib/inode.c, erofs_d_alloc).
 _NAME = 254
+_SECOND = 10**9
 
 
 class Erofs(FileSystem):
@@ -31,10 +32,13 @@ class Erofs(FileSystem):
         )
 
     async def make(self, making: Making, tools: Tools) -> None:
-        """-T is the time of the image itself; without --preserve-mtime it would be every file's."""
+        """The image's own time is given, or it would be that of its making. Newer files would get it, too, so it is
+        the newest one's."""
+        newest = max(entry.mtime for entry in making.tree.values())
         await tools.run(
             tools.locate(self.program, self.package),
-            *("--quiet", "-U", UUID, "-T0", "--preserve-mtime"),
+            *("--quiet", "-U", UUID, "--preserve-mtime"),
             os.fspath(making.output),
             os.fspath(making.directory),
+            env={"SOURCE_DATE_EPOCH": str(max(0, newest // _SECOND + 1))},
         )

@@ -5,7 +5,6 @@ There is no journal: after a crash the pod's copy is thrown away, not repaired.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import struct
@@ -15,6 +14,7 @@ from shim.errors import NodeFault
 from shim.storage.filesystems.base import UUID, FileSystem, Making, refuse
 from shim.storage.tools import Tools
 from shim.storage.tree import Entry, Tree
+from shim.threads import in_thread
 
 _BLOCK = 4096
 _MIB = 1 << 20
@@ -81,15 +81,15 @@ class Ext(FileSystem):
 
     async def _settle(self, making: Making, tools: Tools) -> None:
         """Set the top's owner, mode and time, which mke2fs does not, and all times of access and change to one."""
-        used = await asyncio.to_thread(_inodes, making.output)
+        used = await in_thread(_inodes, making.output)
         script = making.output.with_name("settle")
-        await asyncio.to_thread(script.write_text, settlement(making.tree[b""], used))
+        await in_thread(script.write_text, settlement(making.tree[b""], used))
         await tools.run(
             tools.locate("debugfs", self.package),
             *("-w", "-f", os.fspath(script), os.fspath(making.output)),
             env=_ENVIRONMENT,
         )
-        await asyncio.to_thread(script.unlink)
+        await in_thread(script.unlink)
 
 
 def ext2() -> Ext:
@@ -119,7 +119,7 @@ def room(tree: Tree, writable: int, *, holes: bool) -> int:
 
 def _files(tree: Tree) -> list[Entry]:
     """Each file once, whatever number of names it has."""
-    return list({entry.inode: entry for entry in tree.values() if not stat.S_ISDIR(entry.mode)}.values())
+    return list({entry.identity: entry for entry in tree.values() if not stat.S_ISDIR(entry.mode)}.values())
 
 
 def _blocks(entry: Entry, holes: bool) -> int:

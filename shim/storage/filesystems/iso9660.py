@@ -37,7 +37,7 @@ class Iso9660(FileSystem):
 
     async def make(self, making: Making, tools: Tools) -> None:
         """Hard links share their blocks without -hardlinks, which would also store the node's inode numbers; extended
-        attributes would be kept in a form that xorriso alone reads. The times of access and of change are no content."""
+        attributes would be kept in a form that xorriso alone reads. Times of access and of change are no content."""
         await tools.run(
             tools.locate(self.program, self.package),
             *("-no_rc", "-report_about", "WARNING", "-abort_on", "FAILURE", "-return_with", "SORRY", "32"),
