@@ -49,7 +49,9 @@ def written(top: Path, output: Path) -> list[Member]:
     return parse(output.read_bytes())
 
 
-_NAME = st.binary(min_size=1, max_size=12).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b".."))
+_NAME = st.binary(min_size=1, max_size=12).filter(
+    lambda name: not {0, 47} & set(name) and name not in (b".", b"..", cpio._TRAILER)
+)
 _CONTENT = st.one_of(st.binary(max_size=40), st.tuples(st.just("link"), st.binary(min_size=1, max_size=20)))
 _TREE = st.recursive(_CONTENT, lambda below: st.dictionaries(_NAME, below, max_size=4), max_leaves=12)
 
