@@ -12,7 +12,7 @@ class Source(msgspec.Struct, frozen=True):
 
     `layers` are the lower directories of the overlay mount that `directory` is, uppermost first, where its upper
     directory is still empty: they name what is in it without its being read. They must be what nobody changes any more,
-    as a snapshotter's committed snapshots are.
+    as a snapshotter's committed snapshots are, each in a directory of its own (`snapshots/N/fs`).
     """
 
     directory: Path

@@ -110,12 +110,21 @@ def fingerprint(tree: Tree) -> str:
     return digest.hexdigest()
 
 
-def layer(directory: Path) -> tuple[int, int, int]:
-    """What names a committed layer, without its being read: its device, inode and time of change. Raises NodeFault."""
+def layer(directory: Path) -> tuple[str, tuple[int, int, int], tuple[int, int, int]]:
+    """What names a committed layer, without its being read: its path, and the device, inode and time of change of it
+    and of the snapshot's directory that it is in.
+
+    Some layers are mounts (erofs, FUSE), whose own numbers say little: devices are used again, and the inode and the
+    time of a mounted image's top may be the same in all of them. Raises NodeFault.
+    """
     try:
-        status = directory.stat()
+        return os.fspath(directory), _identity(directory), _identity(directory.parent)
     except OSError as error:
         raise NodeFault(f"the layer cannot be read: {error.strerror}", subject=os.fspath(directory)) from error
+
+
+def _identity(directory: Path) -> tuple[int, int, int]:
+    status = directory.stat()
     return status.st_dev, status.st_ino, status.st_ctime_ns
 
 

@@ -24,12 +24,14 @@ class Erofs(FileSystem):
     fills_holes = True
 
     def check(self, tree: Tree) -> None:
-        """Names of the longest kind that there is."""
+        """Names of the longest kind that there is; times before 1970, which are the newest to a program that has them
+        unsigned."""
         refuse(
             self.name,
             f"names longer than {_NAME} bytes",
             ((path, entry) for path, entry in tree.items() if len(path.rpartition(b"/")[2]) > _NAME),
         )
+        refuse(self.name, "times before 1970", (each for each in tree.items() if each[1].mtime < 0))
 
     async def make(self, making: Making, tools: Tools) -> None:
         """The image's own time is given, or it would be that of its making. Newer files would get it, too, so it is

@@ -90,9 +90,9 @@ async def test_each_difference_is_an_image_of_its_own(
 
 
 async def test_layers_name_the_content(images: Images, fake: FakeTools, source: Source, tmp_path: Path) -> None:
-    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    lower, upper = (tmp_path / f"snapshots/{number}/fs" for number in (1, 2))
     for each in (lower, upper):
-        each.mkdir()
+        each.mkdir(parents=True)
     first = await images.build(Source(source.directory, (upper, lower)), "erofs")
     # Not even the directory has to be there.
     assert await images.build(Source(tmp_path / "none", (upper, lower)), "erofs") == first
@@ -101,6 +101,10 @@ async def test_layers_name_the_content(images: Images, fake: FakeTools, source: 
     (upper / "new").write_text("")
     await images.build(Source(source.directory, (upper, lower)), "erofs")
     assert len(fake.asked) == 3
+    # Another snapshot in its place, whose top looks the same, as those of mounted images may.
+    (upper.parent / "other").mkdir()
+    await images.build(Source(source.directory, (upper, lower)), "erofs")
+    assert len(fake.asked) == 4
 
 
 async def test_who_goes_away_leaves_the_build_to_others(images: Images, fake: FakeTools, source: Source) -> None:
