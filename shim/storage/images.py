@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +40,8 @@ LIMIT = 10 << 30
 _RECIPE = 1
 # Of builds, and of copies: each keeps a processor and a disk busy.
 _AT_ONCE = 2
+# Seconds: more than the step by which the kernel dates changes, a timer's tick (10 ms where HZ is 100).
+_TICK = 0.02
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -188,6 +191,7 @@ class Images:
         kind.check(tree)
         if kind.fills_holes:
             await in_thread(self._cache.require, _apparent(tree))
+        await _settled(wanted)
         output = place / "image"
         try:
             directory = wanted.top
@@ -222,11 +226,24 @@ def _apparent(tree: Tree) -> int:
     return sum({entry.identity: entry.size for entry in tree.values() if stat.S_ISREG(entry.mode)}.values())
 
 
+def _read(wanted: _Wanted) -> list[tuple[Path, Tree]]:
+    """What is read where others may write; nobody writes to a committed layer."""
+    return [*wanted.extra.values(), *(() if wanted.tree is None else ((wanted.top, wanted.tree),))]
+
+
+async def _settled(wanted: _Wanted) -> None:
+    """Wait until a change would be dated later than all that was seen.
+
+    Tools walk by path, and somebody who can write to a source could put a link to a file of the node's in a
+    directory's place, and take it back. Each of that changes a time that nobody can set; `_still` looks at it.
+    """
+    newest = max((entry.ctime for _, tree in _read(wanted) for entry in tree.values()), default=0)
+    if newest > time.time_ns() - _TICK * 10**9:
+        await asyncio.sleep(_TICK)
+
+
 def _still(wanted: _Wanted) -> None:
-    """Raises NodeFault where what was read did not hold still; committed layers do."""
-    read = list(wanted.extra.values())
-    if wanted.tree is not None:
-        read.append((wanted.top, wanted.tree))
-    for top, tree in read:
+    """Raises NodeFault where what was read did not hold still."""
+    for top, tree in _read(wanted):
         if fingerprint(survey(top)) != fingerprint(tree):
             raise NodeFault("was changed while an image was made of it", subject=shown(os.fsencode(top)))

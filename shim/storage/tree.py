@@ -18,6 +18,7 @@ from shim.errors import ImageFault, NodeFault
 
 # A tool that is handed a path meets PATH_MAX (linux/limits.h); what is left is for the directory that it is in.
 _LONGEST = 3800
+_MOST = 500_000  # entries: half a GiB of the daemon's memory
 _LINKS = 40  # as many as the kernel follows (path_resolution(7))
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
@@ -68,8 +69,12 @@ def survey(top: Path) -> Tree:
 
 def _survey(top: bytes) -> Iterator[tuple[bytes, Entry]]:
     pending: list[bytes] = [b""]
+    count = 0
     while pending:
         path = pending.pop()
+        count += 1
+        if count + len(pending) > _MOST:
+            raise ImageFault(f"has more than the {_MOST} entries that an image can be made of", subject=shown(top))
         if len(path) > _LONGEST:
             raise ImageFault(
                 f"has a path longer than the {_LONGEST} bytes that an image can be made of", subject=shown(path[:80])

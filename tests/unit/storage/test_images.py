@@ -181,6 +181,27 @@ async def test_what_fails_is_tried_again(images: Images, fake: FakeTools, source
     assert (await images.build(source, "erofs")).path.exists()
 
 
+@pytest.mark.parametrize("attempt", range(5))
+async def test_a_directory_that_was_a_link_for_a_moment(
+    attempt: int, images: Images, fake: FakeTools, source: Source, tmp_path: Path
+) -> None:
+    """Also where it had only just been made, so that its times are those of the moment."""
+    inside, aside = source.directory / "inside", source.directory / "aside"
+
+    async def swap(argv: Sequence[str]) -> Completed | None:
+        inside.rename(aside)
+        inside.symlink_to("/root")
+        inside.unlink()
+        aside.rename(inside)
+        return None
+
+    fake.before = swap
+    inside.mkdir()
+    with pytest.raises(NodeFault, match="changed while an image was made"):
+        await images.build(source, "erofs")
+    assert left(tmp_path, "images") == left(tmp_path, "keys") == []
+
+
 async def test_a_tool_that_is_missing(images: Images, source: Source, node: Path) -> None:
     (node / "mksquashfs").unlink()
     with pytest.raises(NodeFault, match=r"mksquashfs: is not installed.*install the package squashfs-tools"):

@@ -55,6 +55,16 @@ def test_a_path_that_no_tool_takes(tmp_path: Path) -> None:
         survey(tmp_path)
 
 
+def test_more_than_an_image_can_be_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shim.storage.tree._MOST", 3)
+    for number in range(2):
+        (tmp_path / str(number)).write_text("")
+    assert len(survey(tmp_path)) == 3
+    (tmp_path / "more").write_text("")
+    with pytest.raises(ImageFault, match="more than the 3 entries"):
+        survey(tmp_path)
+
+
 def _chmod(top: Path) -> None:
     (top / "file").chmod(0o600)
 
