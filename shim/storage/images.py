@@ -76,8 +76,8 @@ class Images:
     async def build(self, source: Source, format: str, *, extra: Mapping[str, Path] = {}, writable: int = 0) -> Image:
         """The image of `source` in `format`, out of the cache where it is there.
 
-        `extra` are files or directories of the node by the path in the image at which they take the place of what is
-        there; `writable` is the room, in MiB, that a file system that can be written to has beside its content.
+        `extra` are files or directories of the node (a link stands for what it leads to) by the path in the image at
+        which they take the place of what is there; `writable` is the room, in MiB, that a file system that can be written to has beside its content.
         Who is cancelled leaves the build to others, and to a next try; `close` ends it.
         Raises ImageFault for what the format cannot hold, NodeFault for a missing tool, a full disk, a tool that fails
         and a source that changes meanwhile, TimedOut, and InvalidRequest for a format that there is not, or one that
@@ -134,11 +134,11 @@ class Images:
             _log.info("an image was not made", error=str(error))
 
     def _want(self, source: Source, kind: FileSystem, extra: Mapping[str, Path], writable: int) -> _Wanted:
-        top = source.directory.resolve()
+        top = _real(source.directory)
         tree = None if source.layers else _survey_directory(top)
         additions: dict[bytes, tuple[Path, Tree]] = {}
         for path, origin in extra.items():
-            real = origin.resolve()
+            real = _real(origin)
             additions[os.fsencode(path)] = real, survey(real)
         named = (
             _RECIPE,
@@ -213,6 +213,14 @@ class Images:
         removed = await in_thread(self._cache.evict, self._limit)
         if removed:
             _log.info("images were removed", count=len(removed))
+
+
+def _real(path: Path) -> Path:
+    """Where a path of the node leads: as when it is mounted, links are followed. Raises NodeFault."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle
+        raise NodeFault("cannot be reached: its links lead nowhere", subject=os.fspath(path)) from error
 
 
 def _survey_directory(top: Path) -> Tree:

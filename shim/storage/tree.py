@@ -19,6 +19,7 @@ from shim.errors import ImageFault, NodeFault
 # A tool that is handed a path meets PATH_MAX (linux/limits.h); what is left is for the directory that it is in.
 _LONGEST = 3800
 _MOST = 500_000  # entries: half a GiB of the daemon's memory
+_NAME = 255  # bytes of a name (linux/limits.h)
 _LINKS = 40  # as many as the kernel follows (path_resolution(7))
 _BLOCK = 512  # the unit of st_blocks (stat(2))
 
@@ -142,6 +143,8 @@ def graft(tree: Tree, extra: Mapping[bytes, Tree]) -> tuple[Tree, dict[bytes, by
     grown = dict(tree)
     places: dict[bytes, bytes] = {}
     for part, (path, addition) in enumerate(sorted(extra.items()), start=1):
+        if b"\0" in path or any(len(name) > _NAME for name in path.split(b"/")):
+            raise ImageFault(f"cannot be a path: a name has up to {_NAME} bytes, and no NUL", subject=shown(path))
         place = _resolve(grown, path)
         if not place:
             raise ImageFault("nothing can take the place of an image's top", subject=shown(path))

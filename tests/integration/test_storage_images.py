@@ -18,13 +18,17 @@ from pathlib import Path
 
 import pytest
 
+from shim import config
 from shim.errors import NodeFault
+from shim.monitors.base import Machine
+from shim.monitors.qemu import Qemu
 from shim.process.reaper import Reaper
 from shim.process.spawn import Completed, run
 from shim.storage import formats
 from shim.storage.images import Image, Images
 from shim.storage.source import Source
 from shim.storage.tools import Run
+from tests.integration import acceleration, guest, paths
 
 FORMATS = ("iso9660", "ext2", "ext4", "squashfs", "erofs", "cpio")
 # Extended attributes that a format does not keep, by its nature or its tool's, by their first characters.
@@ -431,3 +435,53 @@ async def test_a_tool_that_fails_says_why(images: Images, tmp_path: Path) -> Non
         with pytest.raises(NodeFault, match=r"mke2fs: cannot make an image \(status 1\): .*xattr"):
             await images.build(Source(source), "ext4")
     assert not list((tmp_path / "cache/building").iterdir())
+
+
+_INIT = """\
+#!/bin/busybox sh
+b=/bin/busybox
+cd /tree
+for name in plain same readme out null disk fifo socket setuid empty-directory deep/deep/deep/deep; do
+    echo "entry: $name $($b stat -c '%f %u %g %h %Y %t %T' $name) $($b readlink $name)"
+done
+for name in plain same sparse =x not-utf8-*/*; do echo "sum: $($b sha256sum < $name)"; done
+[ plain -ef same ] && echo "one file"
+echo "names: $($b find . -print0 | $b tr -cd '\\0' | $b wc -c)"
+$b poweroff -f
+"""
+
+
+async def test_linux_unpacks_an_initrd(images: Images, tools: Run, tree: Path, tmp_path: Path) -> None:
+    """What cpio(1) makes of an archive proves little: hard links, devices and sockets are Linux's own doing."""
+    program = tmp_path / "init"
+    program.write_text(_INIT)
+    program.chmod(0o755)
+    top = tmp_path / "initrd"
+    (top / "dev").mkdir(parents=True)
+    busybox = Path(paths.program("busybox"))
+    image = await images.build(Source(top), "cpio", extra={"/init": program, "/bin/busybox": busybox, "/tree": tree})
+    (tmp_path / "run").mkdir()
+    acceleration.lend(tmp_path / "run")
+    monitor = Qemu(config.Qemu(), tools, tmp_path / "run")
+    words = ("console=ttyS0", "panic=-1", "quiet")
+    launch = await monitor.launch(Machine(kernel=guest.kernel(), memory=128, words=words, initrd=image.path))
+    acceleration.keep(tmp_path / "run")
+    console = (await tools(launch.argv, timeout=30)).stdout.decode(errors="replace").replace("\r", "")
+    found = [line for line in console.splitlines() if line.startswith("entry: ")]
+    expected = []
+    for line in found:
+        name = line.split()[1]
+        status = (tree / name).lstat()
+        rdev = status.st_rdev
+        target = os.readlink(tree / name) if stat.S_ISLNK(status.st_mode) else ""
+        expected.append(
+            f"entry: {name} {status.st_mode:x} {status.st_uid} {status.st_gid} {status.st_nlink} {TIME}"
+            f" {os.major(rdev):x} {os.minor(rdev):x} {target}"
+        )
+    assert len(found) == 11, console
+    assert found == expected
+    names = ("plain", "same", "sparse", "=x", os.fsdecode(b"not-utf8-\xff/\xe9"))
+    sums = [hashlib.sha256((tree / name).read_bytes()).hexdigest() for name in names]
+    assert [line.split()[1] for line in console.splitlines() if line.startswith("sum: ")] == sums
+    assert "one file" in console
+    assert f"names: {len(listing(tree, 'cpio'))}\n" in console

@@ -223,6 +223,9 @@ async def test_what_makes_no_sense(images: Images, source: Source, tmp_path: Pat
         await images.build(Source(source.directory / "file"), "erofs")
     with pytest.raises(NodeFault, match="none: cannot be read"):
         await images.build(source, "erofs", extra={"/x": tmp_path / "none"})
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(NodeFault, match="circle: cannot be reached"):
+        await images.build(Source(tmp_path / "circle"), "erofs")
     with pytest.raises(ImageFault, match="leads out of the image"):
         await images.build(source, "erofs", extra={"/../x": source.directory / "file"})
 

@@ -164,6 +164,8 @@ def test_two_grafts_of_one_file_are_two_files() -> None:
         (b"/up/x", "leads out of the image"),
         (b"/loop/x", "too many links"),
         (b"/etc/file/x", "etc/file is not a directory"),
+        (b"/x\0y", "cannot be a path"),
+        (b"/" + b"n" * 256, "cannot be a path"),
     ],
 )
 def test_where_nothing_can_be_put(path: bytes, message: str) -> None:
