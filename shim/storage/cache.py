@@ -32,7 +32,7 @@ _HASHED = 4 << 20  # bytes at once
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key stands for. `lasting` is false for what one pod alone can ask for."""
+    """What a key stands for. `lasting` is false for what hardly another pod asks for."""
 
     digest: str
     format: str
@@ -204,8 +204,8 @@ class Cache:
         return None
 
     def evict(self, limit: int, now: float | None = None) -> list[Path]:
-        """Remove images that nobody uses, the longest unused first, until `limit` bytes are left; those that no other
-        pod can ask for in any case. Returns what was removed."""
+        """Remove images that nobody uses, the longest unused first, until `limit` bytes are left; those that are
+        not lasting in any case. Returns what was removed."""
         now = time.time() if now is None else now
         removed: list[Path] = []
         with self.reported():

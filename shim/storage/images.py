@@ -77,7 +77,8 @@ class Images:
         """The image of `source` in `format`, out of the cache where it is there.
 
         `extra` are files or directories of the node (a link stands for what it leads to) by the path in the image at
-        which they take the place of what is there; `writable` is the room, in MiB, that a file system that can be written to has beside its content.
+        which they take the place of what is there; `writable` is the room, in MiB, that a file system that can be
+        written to has beside its content.
         Who is cancelled leaves the build to others, and to a next try; `close` ends it.
         Raises ImageFault for what the format cannot hold, NodeFault for a missing tool, a full disk, a tool that fails
         and a source that changes meanwhile, TimedOut, and InvalidRequest for a format that there is not, or one that
@@ -205,7 +206,9 @@ class Images:
         except OSError as error:
             raise self._cache.fault(error) from error
         await in_thread(_still, wanted)
-        path, known = await in_thread(self._cache.keep, wanted.key, output, kind.name, lasting=not wanted.extra)
+        # A volume's directory is nearly always one pod's, and may hold a Secret; only committed layers are anybody's.
+        lasting = wanted.tree is None and not wanted.extra
+        path, known = await in_thread(self._cache.keep, wanted.key, output, kind.name, lasting=lasting)
         _log.info("an image was made", path=os.fspath(path), source=os.fspath(wanted.top), bytes=known.size)
         return Image(path, known.format, known.digest)
 

@@ -89,7 +89,7 @@ def test_what_is_new_or_open_stays(cache: Cache) -> None:
     assert new.exists()
 
 
-def test_what_one_pod_alone_can_ask_for_goes_when_it_is_done(cache: Cache) -> None:
+def test_what_does_not_last_goes_when_it_is_done(cache: Cache) -> None:
     add(cache, "pod", b"secret", lasting=False)
     kept = add(cache, "image", b"shared")
     add(cache, "too", b"shared", lasting=False)

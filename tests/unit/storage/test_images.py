@@ -260,6 +260,22 @@ async def test_an_image_in_use_elsewhere_survives_a_sweep(tmp_path: Path, fake: 
     assert (await images.build(source, "erofs")).path.exists()
 
 
+async def test_only_images_of_layers_last(images: Images, fake: FakeTools, source: Source, tmp_path: Path) -> None:
+    layer = tmp_path / "snapshots/1/fs"
+    layer.mkdir(parents=True)
+    of_layers = await images.build(Source(source.directory, (layer,)), "erofs")
+    fake.content = b"a volume's"
+    of_volume = await images.build(source, "erofs")
+    fake.content = b"one pod's"
+    with_extra = await images.build(
+        Source(source.directory, (layer,)), "erofs", extra={"/x": source.directory / "file"}
+    )
+    for image in (of_layers, of_volume, with_extra):
+        os.utime(image.path, (0, 0))
+    await images.sweep()
+    assert [image.path.exists() for image in (of_layers, of_volume, with_extra)] == [True, False, False]
+
+
 async def test_a_copy(images: Images, source: Source, tmp_path: Path) -> None:
     image = await images.build(source, "erofs")
     await images.copy(image.path, tmp_path / "copy")
