@@ -101,6 +101,14 @@ class Monitors(Section, frozen=True):
     cloud_hypervisor: CloudHypervisor = msgspec.field(default=CloudHypervisor(), name="cloud-hypervisor")
 
 
+class Storage(Section, frozen=True):
+    """`cache` is the directory of the images that are made from containers' root file systems and volumes, the node's
+    even where daemons are pods'; `limit` is how much of them is kept, in MiB, while nobody uses them."""
+
+    cache: Path = Path("/var/lib/unikernel-shim/images")
+    limit: int = 10240
+
+
 class Metrics(Section, frozen=True):
     """`listen` is where Prometheus fetches metrics: HOST:PORT, `unix:` and a path, or "" for nowhere."""
 
@@ -121,6 +129,7 @@ class Config(Section, frozen=True):
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
     metrics: Metrics = Metrics()
+    storage: Storage = Storage()
 
     @property
     def grpc_socket(self) -> Path:
@@ -172,6 +181,8 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("engine.timeout must be above 0, engine.parallel 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    if not config.storage.cache.is_absolute() or config.storage.limit < 0:
+        raise InvalidRequest("storage.cache must be an absolute path, storage.limit 0 MiB or more", subject=name)
     # Also what is no number: nan compares with nothing.
     monitors = config.monitors
     asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -30,3 +31,35 @@ async def settled(work: asyncio.Future[T]) -> None:
             continue
     if not work.cancelled():
         work.exception()
+
+
+def in_new_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Run `work` in a thread `name` that exists for nothing else; the future gets its result or error.
+
+    For what may wait long for others, and so must not take one of the pool's few threads.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # None only where T is None
+
+    def body() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = caught
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:  # the loop was closed meanwhile: nobody is left to tell
+            return
+
+    threading.Thread(target=body, name=name, daemon=True).start()
+    return future

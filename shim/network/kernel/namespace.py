@@ -20,6 +20,7 @@ from typing import TypeVar
 from shim import log
 from shim.errors import NetworkFault
 from shim.network.kernel import netlink
+from shim.threads import in_new_thread
 
 T = TypeVar("T")
 
@@ -222,7 +223,7 @@ async def _visit(descriptor: int, work: Callable[[], T]) -> T:
             _enter(descriptor)
             return work()
 
-    future = in_new_thread(visit)
+    future = in_new_thread(visit, name="netns")
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -230,32 +231,3 @@ async def _visit(descriptor: int, work: Callable[[], T]) -> T:
         if not future.cancelled():
             future.exception()
         raise
-
-
-def in_new_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run `work` in a thread that exists for nothing else; the future gets its result or error."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only where T is None
-
-    def body() -> None:
-        result: T | None = None
-        error: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as caught:
-            error = caught
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop was closed meanwhile: nobody is left to tell
-            return
-
-    threading.Thread(target=body, name="netns", daemon=True).start()
-    return future

@@ -9,7 +9,7 @@ import stat
 import struct
 
 from shim.network.kernel import filesystem
-from shim.network.kernel.namespace import in_new_thread
+from shim.threads import in_new_thread
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -82,7 +82,7 @@ def open_macvtap(name: str, *, vnet_hdr: bool = False) -> int:
 
 def close_tap(descriptor: int) -> asyncio.Future[None]:
     """Close a descriptor in the background: the device goes with the last one, which takes the kernel 10-20 ms."""
-    closing = in_new_thread(lambda: os.close(descriptor))
+    closing = in_new_thread(lambda: os.close(descriptor), name="tap")
     _closing.add(closing)
     closing.add_done_callback(_closing.discard)
     return closing
