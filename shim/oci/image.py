@@ -26,6 +26,7 @@ import msgspec
 
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
+from shim.oci import packed
 from shim.oci.annotations import PREFIX, Assignment, Wishes, wishes
 from shim.oci.kernel import Kernel
 from shim.storage.inside import find
@@ -74,9 +75,10 @@ class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
 def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str]) -> Unikernel | None:
     """The unikernel in the image at `root`, None for an ordinary container; blocks.
 
-    `arguments` is the process's argv. Raises ImageFault and InvalidRequest naming the file or annotation.
+    `arguments` is the process's argv; `annotations` are the pod's, which win over what the image says of itself
+    (`packed`). Raises ImageFault and InvalidRequest naming the file or annotation.
     """
-    wanted = wishes(annotations)
+    wanted = wishes_of(root, annotations)
     found = _kernel(root, arguments, wanted)
     if found is None:
         return None
@@ -113,6 +115,14 @@ def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, 
         nics=wanted.nics,
         dataplane=wanted.dataplane,
     )
+
+
+def wishes_of(root: Path, annotations: Mapping[str, str]) -> Wishes:
+    """What the pod's annotations and the image's own description wish for, the pod's first; blocks.
+
+    Raises ImageFault and InvalidRequest naming the file or annotation.
+    """
+    return wishes({**packed.read(root), **annotations})
 
 
 def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> tuple[str, Path, Kernel] | None:
