@@ -18,7 +18,7 @@ from shim.cli import image_inspect
 from shim.config import Config
 from shim.errors import AlreadyExists, ImageFault, InvalidRequest, NodeFault
 from shim.oci import kernel as kernels
-from shim.oci import packed
+from shim.oci import packed, urunc
 from shim.oci.annotations import PREFIX, wishes
 from shim.oci.archive.documents import ARCHITECTURES, Process
 from shim.oci.archive.packing import items
@@ -37,7 +37,6 @@ _BLOCK = re.compile(r"(?:(?P<device>[A-Za-z0-9]{1,67})=)?(?P<file>.+?)(?::(?P<ta
 _SOLO5_ABI = 2
 # org.opencontainers.distribution: a reference's characters; importers check the rest.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
-_URUNC, _URUNC_FILE = "com.urunc.unikernel.", "/urunc.json"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +132,7 @@ def _image(request: Request) -> _Image:
     )
     if request.urunc:
         values = _for_urunc(request, kernel, described)
-        files[_URUNC_FILE] = msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n"
+        files[f"/{urunc.FILE}"] = msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n"
         foreign |= values
         # urunc hands all of a container's arguments to the guest, also the kernel's path.
         process = msgspec.structs.replace(process, entrypoint=None, labels=(process.labels or {}) | values)
@@ -191,7 +190,7 @@ def _pair(word: str, option: str) -> tuple[str, str]:
 def _for_urunc(request: Request, kernel: Kernel, described: Mapping[str, str]) -> dict[str, str]:
     """What urunc reads, each value in base64 (urunc, pkg/unikontainers/config.go)."""
     said = wishes(described)
-    guest = said.guest or kernel.family
+    guest = said.guest or kernel.guest or kernel.family
     if guest == "solo5":
         raise InvalidRequest(
             "urunc must know which family a Solo5 kernel is of",
@@ -203,20 +202,21 @@ def _for_urunc(request: Request, kernel: Kernel, described: Mapping[str, str]) -
             "a container for urunc needs an argument: all that it has are the guest's", subject="--urunc",
             remedy="say --arg",
         )  # fmt: skip
-    disks = described.get(f"{PREFIX}block", "").split(",")
-    if len(disks) > 1:
+    if len(said.blocks) > 1:
         raise InvalidRequest("urunc attaches one disk at most", subject="--block", remedy="leave --urunc out")
-    path, *rest = disks[0].rpartition("=")[2].split(":")
     values = {
         "unikernelType": guest,
         "hypervisor": said.monitor or kernel.tender or "qemu",
         "binary": KERNEL,
         "cmdline": " ".join(request.arguments),
         "initrd": said.initrd,
-        "block": path,
-        "blkMntPoint": next((word for word in rest if word.startswith("/")), ""),
+        **{
+            name: value
+            for block in said.blocks
+            for name, value in (("block", block.path), ("blkMntPoint", block.target))
+        },
     }
-    return {f"{_URUNC}{key}": base64.b64encode(value.encode()).decode() for key, value in values.items() if value}
+    return {f"{urunc.PREFIX}{key}": base64.b64encode(value.encode()).decode() for key, value in values.items() if value}
 
 
 def _check_output(request: Request) -> None:

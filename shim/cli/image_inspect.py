@@ -14,7 +14,7 @@ import msgspec
 
 from shim.config import Config
 from shim.errors import ImageFault, InvalidRequest, NotFound, ShimError
-from shim.oci import bundle, packed, rewrite
+from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.archive import stored
 from shim.oci.archive.documents import Process
 from shim.oci.archive.files import Archive, Directory, Files, spooled
@@ -25,7 +25,7 @@ from shim.oci.image import wishes_of
 
 _STDIN = "-"
 #: Files by which an image says what it is.
-_DESCRIPTIONS = (packed.PATH, "/urunc.json")
+_DESCRIPTIONS = (packed.PATH, urunc.FILE)
 _WIDE = 40  # a longer value pushes its own reason only
 
 
@@ -157,6 +157,7 @@ def _named(root: Path, annotations: Mapping[str, str]) -> Iterator[str]:
     except ShimError:  # said again, by whoever explains
         return
     yield from filter(None, (wanted.kernel, wanted.initrd))
+    yield from (wish.path for wish in wanted.blocks if not wish.of_pod)
 
 
 def _about(image: Stored, count: int, size: int) -> dict[str, Any]:

@@ -14,13 +14,11 @@ import msgspec
 from shim.errors import ShimError
 from shim.guests.base import GuestSpec
 from shim.guests.registry import guests
-from shim.oci import packed
-from shim.oci.annotations import PREFIX
-from shim.oci.image import Unikernel, recognise
-from shim.oci.kernel import Kernel
+from shim.oci import packed, urunc
+from shim.oci.annotations import PREFIX, Wishes
+from shim.oci.image import Block, Unikernel, recognise, wishes_of
 
-# What begins the annotations that are read here, ours and urunc's.
-_PREFIXES = (PREFIX, "com.urunc.unikernel.")
+_NATURES = {"solo5": "a Solo5 kernel by its ELF notes", "": "a file whose headers say nothing"}
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -60,63 +58,89 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(root: Path, asked: Question) -> Explanation:
-    """What would become of a container on the image at `root`; blocks, raises nothing of the image's."""
+    """What would become of a container on the image at `root`, whose pod gives it every block device that is asked for;
+    blocks, raises nothing of the image's."""
     notes: tuple[str, ...] = ()
     try:
         own = packed.read(root)
-        notes = tuple(_unheard(asked.unheard, {**own, **asked.annotations}))
-        image = recognise(root, asked.arguments, asked.annotations)
+        wanted = wishes_of(root, asked.annotations)
+        said = _Said(asked.annotations, own, wanted)
+        notes = tuple(_unheard(asked.unheard, {**own, **asked.annotations}, wanted))
+        devices = [wish.path for wish in wanted.blocks if wish.of_pod]
+        image = recognise(root, asked.arguments, asked.annotations, devices)
         if image is None:
-            facts = {"container": Fact("ordinary", _why_ordinary(asked, own))}
+            facts = {"container": Fact("ordinary", _why_ordinary(asked, said))}
             return Explanation(verdict="ordinary", facts=facts, notes=notes)
-        facts = dict(_facts(root, image, asked, own))
+        facts = dict(_facts(root, image, asked, said))
     except ShimError as error:
         return Explanation(verdict="refused", refusal=Refusal(error.code.name, str(error)), notes=notes)
     return Explanation(verdict="unikernel", facts=facts, notes=notes)
 
 
-def _facts(root: Path, image: Unikernel, asked: Question, own: Mapping[str, str]) -> Iterator[tuple[str, Fact]]:
-    def said(name: str, otherwise: str) -> str:
-        return _by(name, asked.annotations, own) or otherwise
+class _Said(msgspec.Struct, frozen=True):
+    """Who said what: the pod, the image's own description, or either in urunc's words."""
 
-    inside = f"/{image.path.relative_to(root.resolve())}"
-    yield "kernel", Fact(inside, said("kernel", f"it is the entry point, and {_nature(image.kernel)}"))
-    yield "guest", Fact(image.guest, said("guest", f"the kernel is {_nature(image.kernel)}"))
-    tender = f"the kernel was built for {image.kernel.tender}" if image.kernel.tender else f"what {image.guest} runs on"
-    yield "monitor", Fact(image.monitor, said("monitor", tender))
+    pod: Mapping[str, str]
+    own: Mapping[str, str]
+    wanted: Wishes
+
+    def by(self, name: str, otherwise: str = "") -> str:
+        """A sentence on who said what the annotation `name` says, `otherwise` where nobody did."""
+        key = self.wanted.key(name)
+        if self.pod.get(key):
+            return f"the pod's annotation {key} says so"
+        if key in self.wanted.said_by.values():
+            return f"{key} in the image says so"
+        return f"{packed.PATH} in the image says so ({key})" if self.own.get(key) else otherwise
+
+
+def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterator[tuple[str, Fact]]:
+    nature = _NATURES.get(image.kernel.family, f"a {image.kernel.family.capitalize()} kernel by its headers")
+    yield "kernel", Fact(_inside(root, image.path), said.by("kernel", f"it is the entry point, and {nature}"))
+    on = f"{nature}, and {image.guest} by its content or name" if image.guest != image.kernel.family else nature
+    yield "guest", Fact(image.guest, said.by("guest", f"the kernel is {on}"))
+    tender = (
+        f"the kernel was built for {image.kernel.tender}" if image.kernel.tender else f"{image.guest}'s first choice"
+    )
+    yield "monitor", Fact(image.monitor, said.by("monitor", tender))
     if image.memory:
-        yield "memory", Fact(f"{image.memory} MiB", said("memory", "the image says so"))
+        yield "memory", Fact(f"{image.memory} MiB", said.by("memory"))
     else:
         why = "nothing is said of it: with a memory limit, what that leaves beside the monitor"
         yield "memory", Fact(f"{asked.memory} MiB", why)
     yield "network", _network(image, said)
     if image.initrd:
-        yield "initrd", Fact(f"/{image.initrd.relative_to(root.resolve())}", said("initrd", "the image says so"))
-    for block in image.blocks:
-        name = f"disk {block.device}" if block.device else f"disk {image.blocks.index(block)}"
-        path = block.path
-        shown = f"/{path.relative_to(root.resolve())}" if path.is_relative_to(root.resolve()) else str(path)
-        where = f", mounted at {block.target}" if block.target else ""
-        yield (
-            name,
-            Fact(f"{shown}{where}{', read-only' if block.read_only else ''}", said("block", "the image says so")),
+        yield "initrd", Fact(_inside(root, image.initrd), said.by("initrd", "it is what the kernel, a loader, loads"))
+    for number, block in enumerate(image.blocks):
+        yield f"disk {block.device or number}", _disk(root, block, said)
+    guest = guests().get(image.guest)
+    if image.root not in ("auto", "none"):
+        yield "root", Fact(f"{image.root}, mounted at {image.root_target}", said.by("root"))
+    if guest is not None:
+        words = guest.words(
+            GuestSpec(
+                arguments=image.arguments, environment=asked.environment, cmdline=image.cmdline, version=image.version
+            )
         )
-    words = guests()[image.guest].words(
-        GuestSpec(
-            arguments=image.arguments, environment=asked.environment, cmdline=image.cmdline, version=image.version
-        )
-    )
-    yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
+        yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
 
 
-def _network(image: Unikernel, said: object) -> Fact:
+def _disk(root: Path, block: Block, said: _Said) -> Fact:
+    where = f", mounted at {block.target}" if block.target else ""
+    of_pod = block.path.is_relative_to("/dev")
+    path = str(block.path) if of_pod else _inside(root, block.path)
+    value = f"{path}{where}{', read-only' if block.read_only else ''}"
+    return Fact(value, said.by("block") + (", and the pod must have the device" if of_pod else ""))
+
+
+def _network(image: Unikernel, said: _Said) -> Fact:
     devices = image.kernel.net_devices
     if image.network == "none":
-        return Fact("none", f"{PREFIX}network says so")
+        return Fact("none", said.by("network"))
     demand = " (required)" if image.network == "required" else ""
     if image.nics:
         names = ", ".join(f"{nic.device}={nic.interface}" if nic.device else nic.interface for nic in image.nics)
-        return Fact(f"{names}{demand}", f"{PREFIX}nics says so")
+        return Fact(f"{names}{demand}", said.by("nics"))
     if devices is None:
         return Fact(f"every interface of the pod{demand}", "the kernel has no manifest that names devices")
     if not devices:
@@ -124,32 +148,28 @@ def _network(image: Unikernel, said: object) -> Fact:
     return Fact(f"{', '.join(devices)}{demand}", "the kernel's manifest asks for as many of the pod's interfaces")
 
 
-def _by(name: str, pod: Mapping[str, str], own: Mapping[str, str]) -> str:
-    key = f"{PREFIX}{name}"
-    if pod.get(key):
-        return f"the pod's annotation {key} says so"
-    return f"{packed.PATH} in the image says so ({key})" if own.get(key) else ""
+def _inside(root: Path, path: Path) -> str:
+    return f"/{path.relative_to(root.resolve())}"
 
 
-def _nature(kernel: Kernel) -> str:
-    if kernel.family == "solo5":
-        return "a Solo5 kernel by its ELF notes"
-    return f"a {kernel.family.capitalize()} kernel by its header"
-
-
-def _why_ordinary(asked: Question, own: Mapping[str, str]) -> str:
+def _why_ordinary(asked: Question, said: _Said) -> str:
     entry = asked.arguments[0] if asked.arguments else ""
-    named = _by("kernel", asked.annotations, own)
+    if said.wanted.kernel:
+        return f"{said.wanted.kernel} is not in it ({said.by('kernel')}), and the entry point {entry} is a program"
     if not entry:
         return "it has no entry point, and nothing names a kernel"
-    if named:
-        return f"the kernel that is named is not in it, and the entry point {entry} is a program"
     return f"the entry point {entry} is no kernel, and nothing names one"
 
 
-def _unheard(places: Mapping[str, Mapping[str, str]], heard: Mapping[str, str]) -> Iterator[str]:
+def _unheard(places: Mapping[str, Mapping[str, str]], heard: Mapping[str, str], wanted: Wishes) -> Iterator[str]:
+    # A description for urunc in the image has the same keys as its labels.
+    spoken = {key.removeprefix(f"{urunc.FILE}: ") for key in wanted.said_by.values()}
     for place, said in places.items():
-        keys = sorted(key for key, value in said.items() if key.startswith(_PREFIXES) and heard.get(key) != value)
+        keys = sorted(
+            key
+            for key, value in said.items()
+            if key.startswith((PREFIX, urunc.PREFIX)) and heard.get(key) != value and key not in spoken
+        )
         if keys:
             yield (
                 f"the image's {place} has {', '.join(keys)}, which containerd shows to no runtime: "

@@ -1,43 +1,51 @@
 """Whether a container is a unikernel, and how it is to be run.
 
-    io.unikernel.kernel  | the entry point is | so the container is
-    ---------------------|--------------------|----------------------------------------------------------------
-    names a file         | anything           | that kernel; the whole command line is the guest's, less the
-                         |                    | kernel's own path where it comes first
-    names a missing file | an ordinary program| ordinary: pod annotations reach sidecars too
-    names a missing file | missing or a kernel| an error: nothing in this image can run
-    is not there         | a Solo5 kernel     | that kernel
-    is not there         | a Linux kernel     | that kernel
-    is not there         | a broken Solo5 file| an error
-    is not there         | an ordinary program| ordinary, whatever other annotations say: they reach sidecars too
-    is not there         | a missing file     | an error where another annotation selects a unikernel, else ordinary:
-                         |                    | the engine has the words for that
+    a kernel is  | the entry point is | so the container is
+    named: it is |                    |
+    -------------|--------------------|---------------------------------------------------------------------------
+    a file       | anything           | that kernel; the whole command line is the guest's, less the kernel's own path
+                 |                    | where it comes first
+    a file       | a Hermit program   | that kernel, with the program as what it loads
+    missing      | an ordinary program| ordinary: pod annotations reach sidecars too
+    missing      | missing or a kernel| an error: nothing in this image can run
+    not named    | a kernel by its    | that kernel
+                 | headers            |
+    not named    | a broken Solo5 file| an error
+    not named    | NAME.nabla         | that kernel, and an error where it is none
+    not named    | an ordinary program| ordinary, whatever other annotations say: they reach sidecars too
+    not named    | a missing file     | an error where another annotation selects a unikernel, else ordinary: the engine
+                 |                    | has the words for that
 
-An entry point without a slash that is no file at the image's top is a program which the engine finds on PATH. A pod's
-pause container is never asked.
+A kernel is named by `io.unikernel.kernel`, else by urunc's annotation, else by the image's unikernel.json, else by its
+urunc.json. An entry point without a slash that is no file at the image's top is a program which the engine finds on
+PATH. A pod's pause container is never asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
-from shim.oci import packed
-from shim.oci.annotations import PREFIX, Assignment, Wishes, wishes
+from shim.oci import packed, pairing, urunc
+from shim.oci.annotations import PREFIX, Assignment, BlockWish, Wishes, wishes
 from shim.oci.kernel import Kernel
 from shim.storage.inside import find
 
-#: What works with what; the first monitor is the default. A Solo5 kernel names its tender itself.
-_MONITORS: dict[str, tuple[str, ...]] = {"solo5": ("spt", "hvt"), "linux": ("qemu",)}
-_EVERY_MONITOR = sorted({name for names in _MONITORS.values() for name in names})
+_WORKS = (
+    "Solo5 and Nabla kernels, Unikraft's, OSv's and Linux's are recognised; io.unikernel.guest says what others are"
+)
+# The guests that are told what their program is called; of the others urunc's all take the whole line as arguments.
+_NAMED_PROGRAMS = ("linux", "unikraft", "rumprun")
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the image, or a block device of the pod, that is to be a disk of the guest: `path` on the node.
+    """A disk of the guest: a file of the image by its path on the node, or a block device of the pod by its path in the
+    container, below /dev.
 
     `target` is where the guest is to mount it ("" nowhere), `device` the name in a kernel's manifest ("" without one).
     """
@@ -51,14 +59,17 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     """A recognised unikernel: paths are the node's, `arguments` the guest's, `memory` in MiB or None.
 
-    `root` says how the container's root file system reaches the guest: a format, "none", or "auto". `version` is what
-    the image says of the version of the guest's family, `kind` of the machine, "" where it does not.
+    `program` is what the guest's program is called, its argv[0], "" where the image does not say.
+    `root` says how the container's root file system reaches the guest: a format, "none", or "auto", and `root_target`
+    where the guest mounts it. `version` is what the image says of the version of the guest's family, `kind` of the
+    machine, "" where it does not.
     """
 
     path: Path
     kernel: Kernel
     guest: str
     monitor: str
+    program: str = ""
     arguments: tuple[str, ...] = ()
     cmdline: str = ""
     memory: int | None = None
@@ -67,93 +78,156 @@ class Unikernel(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[Assignment, ...] = ()
     dataplane: str = ""
     root: str = "auto"
+    root_target: str = "/"
     blocks: tuple[Block, ...] = ()
     version: str = ""
     kind: str = ""
 
 
-def recognise(root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str]) -> Unikernel | None:
+def recognise(
+    root: Path, arguments: tuple[str, ...], annotations: Mapping[str, str], devices: Collection[str] = ()
+) -> Unikernel | None:
     """The unikernel in the image at `root`, None for an ordinary container; blocks.
 
-    `arguments` is the process's argv; `annotations` are the pod's, which win over what the image says of itself
-    (`packed`). Raises ImageFault and InvalidRequest naming the file or annotation.
+    `arguments` is the process's argv, `devices` are the block devices that the pod gives it, by their paths in the
+    container. Raises ImageFault and InvalidRequest naming the file or annotation.
     """
     wanted = wishes_of(root, annotations)
     found = _kernel(root, arguments, wanted)
     if found is None:
         return None
-    name, path, kernel = found
-    kernels.check_machine(kernel, name)
-    if kernel.block_devices:
-        # Every device of a manifest must be attached, or the tender ends.
-        raise ImageFault(
-            f"the kernel's manifest asks for block devices [{', '.join(kernel.block_devices)}], "
-            "which are not supported yet",
-            subject=name,
-            remedy="build it without them",
-        )
-    _check_pair(wanted)
-    guest = _guest(kernel, wanted)
-    monitor = _monitor(kernel, guest, wanted)
-    if wanted.initrd and guest != "linux":
-        raise _contradiction("initrd", wanted.initrd, f"the guest is {guest}, which takes none")
-    if wanted.cmdline and guest != "linux":
-        raise _contradiction(
-            "cmdline", wanted.cmdline, f"the guest is {guest}: put its arguments into the container's args"
-        )
-    own = _own_arguments(root, arguments, path)
+    kernels.check_machine(found.kernel, found.name)
+    pairing.check_words(wanted)
+    guest = pairing.guest_of(found.kernel, found.name, wanted)
+    monitor = pairing.monitor_of(found.kernel, guest, wanted)
+    pairing.check_rest(found.kernel, guest, wanted)
+    program, own = _program(found, guest, wanted)
+    cmdline = wanted.cmdline
+    if program and guest == "linux":
+        cmdline = f"{cmdline} {_init(program, initrd=bool(wanted.initrd))}".strip()
+    initrd = wanted.initrd or found.loads
     return Unikernel(
-        path=path,
-        kernel=kernel,
+        path=found.path,
+        kernel=found.kernel,
         guest=guest,
         monitor=monitor,
+        program=program,
         arguments=own,
-        cmdline=wanted.cmdline,
+        cmdline=cmdline,
         memory=wanted.memory,
-        initrd=find(root, wanted.initrd, "initrd") if wanted.initrd else None,
+        initrd=find(root, initrd, "initrd") if initrd else None,
         network=wanted.network,
         nics=wanted.nics,
         dataplane=wanted.dataplane,
+        root=wanted.root,
+        root_target=wanted.root_target,
+        blocks=tuple(_block(root, wish, wanted, devices) for wish in wanted.blocks),
+        version=wanted.version,
+        kind=wanted.machine,
     )
 
 
 def wishes_of(root: Path, annotations: Mapping[str, str]) -> Wishes:
-    """What the pod's annotations and the image's own description wish for, the pod's first; blocks.
+    """What the pod's annotations wish for, and where they are silent the image's own files; blocks.
 
     Raises ImageFault and InvalidRequest naming the file or annotation.
     """
-    return wishes({**packed.read(root), **annotations})
+    otherwise = urunc.wishes(_urunc_file(root), urunc.from_annotations(annotations))
+    # The pod comes first, in whichever words it speaks.
+    spoken = {f"{PREFIX}{field}" for field, key in otherwise.said_by.items() if key in annotations}
+    own = {key: value for key, value in packed.read(root).items() if key not in spoken}
+    return wishes({**own, **annotations}, otherwise)
 
 
-def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> tuple[str, Path, Kernel] | None:
-    """Name, path and headers of the kernel, None for an ordinary container."""
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel, what errors call it, and the arguments that are the guest's; `loads` is what a loader is to load."""
+
+    name: str
+    path: Path
+    kernel: Kernel
+    arguments: tuple[str, ...] = ()
+    loads: str = ""
+
+
+def _urunc_file(root: Path) -> Mapping[str, str]:
+    """What the image's urunc.json says, nothing where there is none. Raises ImageFault."""
+    if not os.path.lexists(root / urunc.FILE):
+        return {}
+    try:
+        with find(root, urunc.FILE, "file").open("rb") as file:
+            data = file.read(urunc.LIMIT + 1)
+    except OSError as error:
+        raise ImageFault(f"the file cannot be read: {error.strerror}", subject=urunc.FILE) from error
+    if len(data) > urunc.LIMIT:
+        raise ImageFault(f"it has more than {urunc.LIMIT} bytes", subject=urunc.FILE, remedy="build the image again")
+    return urunc.from_file(data)
+
+
+def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | None:
+    """The kernel, None for an ordinary container."""
     entry = arguments[0] if arguments else ""
     if wanted.kernel:
-        try:
-            path = find(root, wanted.kernel, "kernel")
-        except ImageFault:
-            if _is_ordinary(root, entry):
-                return None
-            raise
-        kernels.check_elf_machine(path, wanted.kernel)
-        kernel = kernels.read(path, wanted.kernel)
-        if kernel is None:
-            raise ImageFault(
-                "the file is no kernel that is known here",
-                subject=wanted.kernel,
-                remedy="Solo5 kernels (ELF with its notes) and Linux kernels are recognised",
-            )
-        return wanted.kernel, path, kernel
+        return _named(root, arguments, wanted)
     if not entry:
         return None
     try:
         path = find(root, entry, "kernel")
     except ImageFault:
-        if (wanted.monitor or wanted.guest or wanted.initrd) and not _is_ordinary(root, entry):
+        selects = wanted.monitor or wanted.guest or wanted.initrd or entry.endswith(pairing.NABLA)
+        if selects and not _is_ordinary(root, entry):
             raise
         return None
-    kernel = _entry(path, entry)
-    return (entry, path, kernel) if kernel is not None else None
+    kernel = _nabla(path, entry) if entry.endswith(pairing.NABLA) else _entry(path, entry)
+    if kernel is None:
+        return None
+    if kernel.family == "hermit":
+        raise _without_loader(entry)
+    return _Found(name=entry, path=path, kernel=kernel, arguments=arguments[1:])
+
+
+def _named(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | None:
+    """The kernel that is named, None where it is missing and the entry point is a program."""
+    name = wanted.kernel
+    try:
+        path = find(root, name, "kernel")
+    except ImageFault:
+        if _is_ordinary(root, arguments[0] if arguments else ""):
+            return None
+        raise
+    kernels.check_elf_machine(path, name)
+    kernel = _nabla(path, name) if name.endswith(pairing.NABLA) else kernels.read(path, name)
+    if kernel is not None and kernel.family == "hermit":
+        raise _without_loader(name)
+    own, loads = _own_arguments(root, arguments, path)
+    if loads:
+        # A loader's own headers say how it is booted, if anything.
+        kernel = Kernel(family="hermit", machine=kernel.machine if kernel else os.uname().machine)
+    elif kernel is None and pairing.may_be_unmarked(wanted.guest):
+        kernel = Kernel(family="", machine=os.uname().machine)
+    if kernel is None:
+        raise ImageFault("the file is no kernel that is known here", subject=name, remedy=_WORKS)
+    return _Found(name=name, path=path, kernel=kernel, arguments=own, loads=loads)
+
+
+def _without_loader(name: str) -> ImageFault:
+    return ImageFault(
+        "a Hermit program is started by Hermit's loader",
+        subject=name,
+        remedy="put the loader into the image, and name it in io.unikernel.kernel",
+    )
+
+
+def _nabla(path: Path, name: str) -> Kernel:
+    """The kernel that is a Nabla image's entry point. Raises ImageFault for one that no tender of today can run."""
+    kernel = kernels.read(path, name)
+    if kernel is None or kernel.family != "solo5":
+        kernels.check_elf_machine(path, name)
+        raise ImageFault(
+            "the Nabla kernel has no notes of Solo5's: it is built for a tender older than Solo5 0.6 (nabla-run, ukvm)",
+            subject=name,
+            remedy="build it again with a rumprun for Solo5's spt or hvt",
+        )
+    return kernel
 
 
 def _entry(path: Path, name: str) -> Kernel | None:
@@ -169,7 +243,7 @@ def _entry(path: Path, name: str) -> Kernel | None:
 
 def _is_ordinary(root: Path, entry: str) -> bool:
     """Whether the entry point is a program and no kernel."""
-    if not entry:
+    if not entry or entry.endswith(pairing.NABLA):
         return False
     try:
         return _entry(find(root, entry, "entry point"), entry) is None
@@ -177,60 +251,47 @@ def _is_ordinary(root: Path, entry: str) -> bool:
         return "/" not in entry
 
 
-def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tuple[str, ...]:
-    """The command line without the kernel's own path at its head."""
+def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tuple[tuple[str, ...], str]:
+    """The command line without the kernel's own path at its head, or a Hermit program's, which comes second."""
     if not arguments:
-        return ()
+        return (), ""
     try:
         first = find(root, arguments[0], "kernel")
     except ImageFault:
-        return arguments
-    return arguments[1:] if first == kernel else arguments
+        return arguments, ""
+    if first == kernel:
+        return arguments[1:], ""
+    found = _entry(first, arguments[0])
+    if found is not None and found.family == "hermit":
+        return arguments[1:], arguments[0]
+    return arguments, ""
 
 
-def _check_pair(wanted: Wishes) -> None:
-    """Raise InvalidRequest where the annotations contradict each other, whatever the image holds."""
-    if wanted.guest not in _MONITORS or not wanted.monitor:
-        return
-    works = _MONITORS[wanted.guest]
-    if wanted.monitor in _EVERY_MONITOR and wanted.monitor not in works:
+def _program(found: _Found, guest: str, wanted: Wishes) -> tuple[str, tuple[str, ...]]:
+    """What the guest's program is called, and its arguments."""
+    own = found.arguments or wanted.default_arguments
+    if wanted.names_program and own and guest in _NAMED_PROGRAMS:
+        return own[0], own[1:]
+    # As runnc does, which hands the kernel's path to its guest (llruntimes/nabla/runnc-cont/runnc_cont.go).
+    return (found.name if found.name.endswith(pairing.NABLA) else ""), own
+
+
+def _init(program: str, *, initrd: bool) -> str:
+    """Linux's word for what it is to start (Documentation/admin-guide/kernel-parameters.rst)."""
+    word = f"{'rdinit' if initrd else 'init'}={program}"
+    return f'"{word}"' if any(character.isspace() for character in program) else word
+
+
+def _block(root: Path, wish: BlockWish, wanted: Wishes, devices: Collection[str]) -> Block:
+    if wish.of_pod and wish.path not in devices:
         raise InvalidRequest(
-            f"{wanted.monitor!r} contradicts {PREFIX}guest {wanted.guest!r}",
-            subject=f"{PREFIX}monitor",
-            remedy=f"{wanted.guest} guests run on {' or '.join(works)}",
+            f"the pod has no block device {wish.path!r}, it has [{', '.join(devices) or 'none'}]",
+            subject=wanted.key("block"),
+            remedy="list it in volumeDevices, or name a file of the image",
         )
-
-
-def _guest(kernel: Kernel, wanted: Wishes) -> str:
-    if wanted.guest and wanted.guest not in _MONITORS:
-        raise InvalidRequest(
-            f"{wanted.guest!r} is not a guest", subject=f"{PREFIX}guest", remedy=f"known are {', '.join(_MONITORS)}"
-        )
-    if wanted.guest and wanted.guest != kernel.family:
-        raise _contradiction("guest", wanted.guest, f"the kernel says it is {kernel.family}")
-    return kernel.family
-
-
-def _monitor(kernel: Kernel, guest: str, wanted: Wishes) -> str:
-    works = (kernel.tender,) if guest == "solo5" else _MONITORS[guest]
-    if wanted.monitor and wanted.monitor not in _EVERY_MONITOR:
-        raise InvalidRequest(
-            f"{wanted.monitor!r} is not a monitor",
-            subject=f"{PREFIX}monitor",
-            remedy=f"known are {', '.join(_EVERY_MONITOR)}",
-        )
-    if wanted.monitor and wanted.monitor not in works:
-        raise _contradiction("monitor", wanted.monitor, f"this {guest} kernel runs on {' or '.join(works)}")
-    if works[0] not in _MONITORS[guest]:
-        raise ImageFault(
-            f"the kernel is built for Solo5's {works[0]} target",
-            subject=kernel.tender,
-            remedy=f"build it for {' or '.join(_MONITORS[guest])}",
-        )
-    return wanted.monitor or works[0]
-
-
-def _contradiction(name: str, value: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"{value!r} contradicts the image: {why}", subject=f"{PREFIX}{name}", remedy="remove one of them"
+    return Block(
+        path=Path(wish.path) if wish.of_pod else find(root, wish.path, "block device's image"),
+        target=wish.target,
+        device=wish.device,
+        read_only=wish.read_only,
     )

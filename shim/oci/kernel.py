@@ -1,7 +1,19 @@
 """What a kernel file says of itself, in its headers; nobody needs to be asked.
 
-Solo5's ELF notes name the tender and the devices (Solo5, include/elf_abi.h and mft_abi.h), Linux's boot header and
-PVH note name Linux (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst, Xen's elfnote.h).
+    says that it is | by
+    ----------------|-------------------------------------------------------------------------------------------------
+    Solo5           | its notes, which name the tender and the devices (Solo5, include/elf_abi.h and mft_abi.h); on it,
+                    | rumprun by the linker set of its components (NetBSD, sys/rump/include/rump-sys/kern.h)
+    Hermit          | the application's note (hermit-entry, src/lib.rs and src/elf.rs)
+    OSv             | Xen's note of the guest's name (OSv, arch/x64/entry-xen.S), or the section that holds its entry's
+                    | address (arch/x64/loader.ld)
+    Unikraft        | its sections .uk_bootinfo, .uk_inittab and .uk_ctortab, which strip(1) leaves there and
+                    | multiboot.py copies (Unikraft, plat/common/bootinfo.lds.S and include/uk/plat/common/common.lds.h)
+    Linux           | its boot header (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst) or PVH note (Xen's
+                    | elfnote.h)
+
+Linux's headers are a way to boot: others have them too (Unikraft's arm64 images, Nanos' PVH note), and then who it is
+has to be said. MirageOS writes nothing of its own into a Solo5 kernel.
 """
 
 from __future__ import annotations
@@ -9,16 +21,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import msgspec
 from elftools.common.exceptions import ELFError
-from elftools.common.utils import struct_parse
-from elftools.elf.elffile import ELFFile
 
 from shim.errors import ImageFault
+from shim.oci.elf import MAGIC, STANDALONE, Elf
+from shim.oci.elf import machine as elf_machine
 
 _ABI1, _MFT1 = 0x31494241, 0x3154464D
 _TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
@@ -26,27 +37,30 @@ _TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
 _ENTRY, _NAME = 104, 68
 _BLOCK, _NET = 1, 2
 _ENTRIES = 64
-_PVH = 18  # XEN_ELFNOTE_PHYS32_ENTRY
-_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine (elf.h)
+_GUEST_OS, _PVH = 6, 18  # XEN_ELFNOTE_GUEST_OS, XEN_ELFNOTE_PHYS32_ENTRY
+_HERMIT = 0x5A00  # NT_HERMIT_ENTRY_VERSION
+_RUMPRUN = "link_set_rump_components"
+_OSV = ".start32_address"
+_UNIKRAFT = frozenset((".uk_bootinfo", ".uk_inittab", ".uk_ctortab"))
+# e_machine (elf.h). A multiboot kernel for x86-64 is a 32-bit file: its boot loader starts it in 32-bit mode.
+_MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}
 _HEAD = 0x264 + 4  # bytes that hold every fixed header read below
 _PROTOCOL = 0x020C  # since when the header tells where a 64-bit kernel starts
 _AGAIN = "build the image again"
-# Bounds on what a hostile file can make us read: a linker writes about ten segments, and the longest note is Solo5's
-# manifest, 6664 bytes.
-_SEGMENT_LIMIT = 128
-_NOTES_LIMIT = 1 << 16
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """A kernel's headers. `machine` is as uname(2) says it; `tender` is Solo5's target and `abi` its version; the
-    device tuples, in the manifest's order, are None where there is no manifest."""
+    device tuples, in the manifest's order, are None where there is no manifest. `guest` is what else the file says of
+    itself: a guest on Solo5, "" where it does not. The family is "" of a file whose headers say nothing."""
 
-    family: Literal["solo5", "linux"]
+    family: Literal["solo5", "linux", "unikraft", "hermit", "osv", ""]
     machine: str
     tender: str = ""
     abi: int = 0
     net_devices: tuple[str, ...] | None = None
     block_devices: tuple[str, ...] | None = None
+    guest: str = ""
 
 
 def read(path: Path, name: str) -> Kernel | None:
@@ -57,7 +71,7 @@ def read(path: Path, name: str) -> Kernel | None:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
-            if head[:4] == b"\x7fELF":
+            if head[:4] == MAGIC:
                 return _elf(file, name)
             if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
                 return _bzimage(head, file.seek(0, os.SEEK_END), name)
@@ -99,7 +113,7 @@ def check_elf_machine(path: Path, name: str) -> None:
     Said first of a file that was named as the kernel: a kernel for another machine may be no kernel known here.
     """
     with path.open("rb") as file:
-        if file.read(4) == b"\x7fELF" and (number := _machine(file)):
+        if file.read(4) == MAGIC and (number := elf_machine(file)):
             _require(_MACHINES.get(number, f"another machine (ELF e_machine {number})"), name)
 
 
@@ -130,32 +144,23 @@ def _elf(file: BinaryIO, name: str) -> Kernel | None:
 
 
 def _elf_kernel(file: BinaryIO) -> Kernel | None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    elf = ELFFile(file)
-    machine = _MACHINES.get(_machine(file), str(elf.header["e_machine"]))
-    if elf.header["e_phnum"] > _SEGMENT_LIMIT:
-        raise ValueError(f"it has {elf.header['e_phnum']} segments")
+    elf = Elf(file)
+    machine = _MACHINES.get(elf.machine, f"another machine (ELF e_machine {elf.machine})")
     target: tuple[str, int] | None = None
     manifest: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    pvh = False
-    headers = [
-        struct_parse(elf.structs.Elf_Phdr, file, elf.header["e_phoff"] + number * elf.header["e_phentsize"])
-        for number in range(elf.header["e_phnum"])
-    ]
-    if any(header["p_filesz"] and header["p_offset"] + header["p_filesz"] > size for header in headers):
-        raise ValueError(f"its segments reach beyond its {size} bytes")
-    for header in headers:
-        if header["p_type"] != "PT_NOTE" or header["p_filesz"] > _NOTES_LIMIT:
-            continue
-        file.seek(header["p_offset"])
-        for owner, kind, description in _notes(file.read(header["p_filesz"]), elf.little_endian):
-            if (owner, kind) == (b"Solo5", _ABI1):
-                target = _target(description)
-            elif (owner, kind) == (b"Solo5", _MFT1):
-                manifest = _manifest(description)
-            elif (owner, kind) == (b"Xen", _PVH):
-                pvh = True
+    osv = hermit = pvh = False
+    for owner, kind, description in elf.notes():
+        if (owner, kind) == (b"Solo5", _ABI1):
+            target = _target(description)
+        elif (owner, kind) == (b"Solo5", _MFT1):
+            manifest = _manifest(description)
+        elif (owner, kind) == (b"Xen", _GUEST_OS):
+            osv = osv or description.rstrip(b"\0") == b"osv"
+        elif (owner, kind) == (b"Xen", _PVH):
+            pvh = True
+        elif (owner, kind) == (b"HERMIT", _HERMIT):
+            hermit = elf.os_abi == STANDALONE
+    sections = elf.sections()
     if target is not None:
         return Kernel(
             family="solo5",
@@ -164,26 +169,15 @@ def _elf_kernel(file: BinaryIO) -> Kernel | None:
             abi=target[1],
             net_devices=manifest[0],
             block_devices=manifest[1],
+            guest="rumprun" if _RUMPRUN in sections else "",
         )
+    if hermit:
+        return Kernel(family="hermit", machine=machine)
+    if osv or _OSV in sections:
+        return Kernel(family="osv", machine=machine)
+    if sections & _UNIKRAFT:
+        return Kernel(family="unikraft", machine=machine)
     return Kernel(family="linux", machine=machine) if pvh else None
-
-
-def _notes(data: bytes, little: bool) -> Iterator[tuple[bytes, int, bytes]]:
-    """Owner, type and description of each note (elf(5), Nhdr): all padded to 4 bytes, whatever the segment says."""
-    at = 0
-    while at + 12 <= len(data):
-        owner_size, size, kind = struct.unpack_from("<III" if little else ">III", data, at)
-        owner_end = at + 12 + owner_size
-        start = at + 12 + (owner_size + 3 & ~3)
-        if start + size > len(data):
-            raise ValueError("a note reaches beyond its segment")
-        yield data[at + 12 : owner_end].rstrip(b"\0"), kind, data[start : start + size]
-        at = start + (size + 3 & ~3)
-
-
-def _machine(file: BinaryIO) -> int:
-    file.seek(18)
-    return int.from_bytes(file.read(2), "little")
 
 
 def _target(description: bytes) -> tuple[str, int]:

@@ -218,6 +218,42 @@ def test_for_urunc_as_well(here: Path) -> None:
     assert "urunc.json" in nodes(here / "a.tar")
 
 
+def test_disks(here: Path) -> None:
+    (here / "k").write_bytes(elf.solo5(blocks=[b"storage", b"logs"], machine=_HERE))
+    (here / "more").write_bytes(bytes(512))
+    built("--block", "storage=disk:ro", "--block", "logs=more", kernel="k")
+    facts = inspected("a.tar")["facts"]
+    assert facts["disk storage"]["value"] == "/unikernel/disk-storage.img, read-only"
+    assert facts["disk logs"]["value"] == "/unikernel/disk-logs.img"
+    (here / "a.tar").unlink()
+    built("--block", "disk:/data", "--block", "more", kernel="linux")
+    facts = inspected("a.tar")["facts"]
+    assert facts["disk 0"]["value"] == "/unikernel/disk-0.img, mounted at /data"
+    assert facts["disk 1"]["value"] == "/unikernel/disk-1.img"
+
+
+def test_an_image_made_for_urunc(here: Path) -> None:
+    description = json.dumps(
+        {
+            f"com.urunc.unikernel.{name}": base64.b64encode(value).decode()
+            for name, value in {"binary": b"/k", "unikernelType": b"mirage", "hypervisor": b"spt"}.items()
+        }
+    )
+    found = inspected(archived([[("bin/k", SOLO5), ("k", (LINK, "bin/k")), ("urunc.json", description.encode())]], {}))
+    assert found["facts"]["kernel"] == {
+        "value": "/bin/k",
+        "why": "urunc.json: com.urunc.unikernel.binary in the image says so",
+    }
+    assert found["facts"]["guest"]["value"] == "mirage"
+
+
+def test_a_disk_of_the_pods(here: Path) -> None:
+    path = archived([[("k", LINUX)]], {"Entrypoint": ["/k"]})
+    facts = inspected("--annotation", "io.unikernel.block=/dev/xvda:/data:ro", path)["facts"]
+    assert facts["disk 0"]["value"] == "/dev/xvda, mounted at /data, read-only"
+    assert facts["disk 0"]["why"].endswith("and the pod must have the device")
+
+
 _NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40).filter(
     lambda name: name not in (".", "..") and not name.startswith(".wh.") and len(name.encode()) < 200
 )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 ABI1, MFT1, PVH = 0x31494241, 0x3154464D, 18
 HVT, SPT, VIRTIO = 1, 2, 3
 BLOCK, NET, FIRST = 1, 2, 1 << 30
-X86_64, AARCH64 = 62, 183
+I386, X86_64, AARCH64 = 3, 62, 183
 
 
 def note(owner: bytes, kind: int, description: bytes) -> bytes:
@@ -37,29 +38,86 @@ def manifest(devices: Sequence[tuple[bytes, int]] = (), version: int = 1, count:
     return note(b"Solo5", MFT1, bytes(4) + struct.pack("<II", version, claimed) + body)
 
 
-def image(notes: Sequence[bytes] = (), machine: int = X86_64, *, solo5: bool = False, segments: int = 0) -> bytes:
-    """A 64-bit ELF file with one PT_NOTE a note and a PT_LOAD with something in it; `segments` more are empty."""
+def image(
+    notes: Sequence[bytes] = (),
+    machine: int = X86_64,
+    *,
+    solo5: bool = False,
+    segments: int = 0,
+    sections: Sequence[str] = (),
+    os_abi: int = 0,
+    bits: Literal[32, 64] = 64,
+) -> bytes:
+    """An ELF file with one PT_NOTE a note and a PT_LOAD with something in it; `segments` more are empty. With
+    `sections` it has a table of them, empty but for their names."""
     bodies = [(4, each) for each in notes]
     if solo5:
         bodies.append((3, b"/nonexistent/solo5/\0"))
     bodies.append((1, b"\x90" * 32))
     bodies += [(0, b"")] * segments
-    at = 64 + 56 * len(bodies)
+    header, entry, section = (64, 56, 64) if bits == 64 else (52, 32, 40)
+    at = header + entry * len(bodies)
     headers, data = b"", b""
     for kind, body in bodies:
-        place = at + len(data)
-        headers += struct.pack("<IIQQQQQQ", kind, 4, place, place, place, len(body), len(body), 4)
+        place, size = at + len(data), len(body)
+        if bits == 64:
+            headers += struct.pack("<IIQQQQQQ", kind, 4, place, place, place, size, size, 4)
+        else:
+            headers += struct.pack("<IIIIIIII", kind, place, place, place, size, size, 4, 4)
         data += body
-    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
+    table = b""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in (".shstrtab", *sections))
+    if sections:
+        data += names
+        table = _section(bits, 0, 0, 0, 0)
+        for name in sections:
+            table += _section(bits, names.index(b"\0" + name.encode() + b"\0") + 1, 1, at, 0)
+        table += _section(bits, 1, 3, at + len(data) - len(names), len(names))
+    count = len(sections) + 2 if sections else 0
+    tail = (0, header, entry, len(bodies), section if count else 0, count, max(count - 1, 0))
+    places = (0, header, at + len(data) if count else 0)
     return (
-        ident + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, len(bodies), 0, 0, 0) + headers + data
+        b"\x7fELF"
+        + bytes([bits // 32, 1, 1, os_abi])
+        + bytes(8)
+        + struct.pack("<HHI" + ("QQQ" if bits == 64 else "III") + "IHHHHHH", 2, machine, 1, *places, *tail)
+        + headers
+        + data
+        + table
     )
+
+
+def _section(bits: int, name: int, kind: int, place: int, size: int) -> bytes:
+    return struct.pack("<II" + ("QQQQIIQQ" if bits == 64 else "IIIIIIII"), name, kind, 0, 0, place, size, 0, 0, 1, 0)
 
 
 def solo5(target: int = SPT, nets: Sequence[bytes] = (), blocks: Sequence[bytes] = (), machine: int = X86_64) -> bytes:
     """A Solo5 kernel."""
     devices = [(name, NET) for name in nets] + [(name, BLOCK) for name in blocks]
     return image([manifest(devices), abi(target)], machine, solo5=True)
+
+
+def rumprun(target: int = SPT, machine: int = X86_64) -> bytes:
+    """A Solo5 kernel that is rumprun's, with the devices that those have (nabla-containers/rumprun, manifest.json)."""
+    devices = [(b"rootfs", BLOCK), (b"tap", NET)]
+    return image([manifest(devices), abi(target)], machine, solo5=True, sections=[".text", "link_set_rump_components"])
+
+
+def unikraft(machine: int = X86_64, *, multiboot: bool = False) -> bytes:
+    """A Unikraft kernel; for QEMU it is made a 32-bit file (unikraft, support/scripts/multiboot.py)."""
+    sections = [".text", ".uk_ctortab", ".uk_inittab", ".uk_bootinfo", ".data"]
+    return image((), I386, bits=32, sections=sections) if multiboot else image((), machine, sections=sections)
+
+
+def hermit(machine: int = X86_64) -> bytes:
+    """A Hermit program, which a loader is to start."""
+    return image([note(b"HERMIT", 0x5A00, b"\4")], machine, os_abi=255)
+
+
+def osv(machine: int = X86_64, *, xen: bool = True) -> bytes:
+    """OSv's kernel, with or without its drivers for Xen."""
+    names = [note(b"Xen", 6, b"osv\0")] if xen else []
+    return image([*names, note(b"Xen", PVH, bytes(8))], machine, sections=[] if xen else [".start32_address", ".text"])
 
 
 def program(machine: int = X86_64) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shim.errors import InvalidRequest
-from shim.oci.annotations import Assignment, Wishes, parse_memory, parse_nics, wishes
+from shim.oci.annotations import Assignment, BlockWish, Wishes, parse_blocks, parse_memory, parse_nics, wishes
 
 
 def test_all_of_them() -> None:
@@ -17,6 +17,10 @@ def test_all_of_them() -> None:
             "io.unikernel.cmdline": "debug",
             "io.unikernel.memory": "1Gi",
             "io.unikernel.initrd": "/boot/initrd",
+            "io.unikernel.version": "6.1",
+            "io.unikernel.machine": "q35",
+            "io.unikernel.root": "squashfs",
+            "io.unikernel.block": "/data.img:/data",
             "io.unikernel.network": "required",
             "io.unikernel.nics": "eth0,net1",
             "io.unikernel.dataplane": "mirror",
@@ -30,6 +34,10 @@ def test_all_of_them() -> None:
         cmdline="debug",
         memory=1024,
         initrd="/boot/initrd",
+        version="6.1",
+        machine="q35",
+        root="squashfs",
+        blocks=(BlockWish("/data.img", target="/data"),),
         network="required",
         nics=(Assignment("eth0"), Assignment("net1")),
         dataplane="mirror",
@@ -85,6 +93,60 @@ def test_no_list_of_nics(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("/data.img", (BlockWish("/data.img"),)),
+        ("data.img:/data", (BlockWish("data.img", target="/data"),)),
+        ("/a b.img:/d:ro, /dev/xvda:rw", (BlockWish("/a b.img", target="/d", read_only=True), BlockWish("/dev/xvda"))),
+        ("a=/x:ro,b=/y", (BlockWish("/x", "a", read_only=True), BlockWish("/y", "b"))),
+        ("/x,/x", (BlockWish("/x"), BlockWish("/x"))),
+    ],
+)
+def test_blocks(text: str, blocks: tuple[BlockWish, ...]) -> None:
+    assert parse_blocks(text) == blocks
+
+
+def test_whose_a_block_device_is() -> None:
+    assert [wish.of_pod for wish in parse_blocks("/dev/xvda,/data.img,dev/x,/devices")] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",",
+        "/x,",
+        "a=",
+        "=/x",
+        "a=b=/x",
+        "a=/x,/y",
+        "/x,a=/y",
+        "a_b=/x",
+        "/x:data",
+        "/x:",
+        "/x:/d:wo",
+        "/x:ro:/d",
+        "/\0",
+    ],
+)
+def test_no_list_of_blocks(text: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"io\.unikernel\.block: .* is not a list of block devices; write \[DEVICE="
+    ):
+        parse_blocks(text)
+
+
+@pytest.mark.parametrize("text", ["/dev/../etc/shadow", "/x,/dev/a/../../x"])
+def test_a_device_that_is_none(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"io\.unikernel\.block: .* leads out of /dev"):
+        parse_blocks(text)
+
+
+def test_two_block_devices_at_one_place() -> None:
+    with pytest.raises(InvalidRequest, match=r"io\.unikernel\.block: .* at one place"):
+        parse_blocks("/x:/data,/y:/data")
+
+
+@pytest.mark.parametrize(
     ("key", "hint"),
     [
         ("io.unikernel.kernal", r"did you mean io\.unikernel\.kernel\?"),
@@ -106,7 +168,9 @@ def test_unknown_keys(key: str, hint: str) -> None:
         ("dataplane", "tc", "'tc' is not a choice; choose one of auto, bridge, mirror, macvtap"),
         ("nics", "a=", "'a=' is not a list of NICs; write service=net1,management=eth0 .* eth0,net1"),
         ("memory", "abc", "'abc' is not an amount"),
-        ("block", "data=/data.img", "not supported yet"),
+        ("version", "0.17 beta", "'0.17 beta' is not a version; write one as 0.17.0"),
+        ("machine", "Q35,accel=kvm", "is not a machine; write one as microvm or q35"),
+        ("root", "zfs", "'zfs' is not a choice; choose one of auto, none, iso9660, .*9p"),
     ],
 )
 def test_values_that_make_no_sense(key: str, value: str, why: str) -> None:

@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from shim.errors import ImageFault, InvalidRequest
-from shim.oci.image import Unikernel, recognise
+from shim.oci.image import Block, recognise
 from tests.unit.oci import elf
-
-_HERE = elf.AARCH64 if os.uname().machine == "aarch64" else elf.X86_64
-_ELSEWHERE = elf.X86_64 if _HERE == elf.AARCH64 else elf.AARCH64
-_LINUX = elf.image([elf.note(b"Xen", elf.PVH, bytes(8))], _HERE)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """An image with a kernel of each kind and a program."""
-    (tmp_path / "bin").mkdir()
-    files = {
-        "hello.spt": elf.solo5(nets=[b"service0"], machine=_HERE),
-        "hello.hvt": elf.solo5(elf.HVT, machine=_HERE),
-        "hello.virtio": elf.solo5(elf.VIRTIO, machine=_HERE),
-        "blk.spt": elf.solo5(blocks=[b"storage"], machine=_HERE),
-        "other": elf.program(_ELSEWHERE),
-        "other.spt": elf.solo5(machine=_ELSEWHERE),
-        "cut.spt": elf.solo5(machine=_HERE)[:-8],
-        "cut": elf.program(_HERE)[:-8],
-        "vmlinuz": _LINUX,
-        "initrd": b"070701",
-        "bin/sh": elf.program(_HERE),
-    }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    return tmp_path
-
-
-def ask(root: Path, *arguments: str, **wishes: str) -> Unikernel | None:
-    annotations: Mapping[str, str] = {f"io.unikernel.{key}": value for key, value in wishes.items()}
-    return recognise(root, arguments, annotations)
-
-
-def found(root: Path, *arguments: str, **wishes: str) -> Unikernel:
-    image = ask(root, *arguments, **wishes)
-    assert image is not None
-    return image
+from tests.unit.oci.asking import HERE, LINUX, ask, found, urunc_json
+from tests.unit.oci.urunc_file import annotated
 
 
 def test_annotation_names_a_file(root: Path) -> None:
@@ -127,8 +90,40 @@ def test_another_architecture_in_a_file_that_is_no_kernel_here(root: Path) -> No
 
 
 def test_a_kernel_that_wants_a_block_device(root: Path) -> None:
-    with pytest.raises(ImageFault, match=r"block devices \[storage\], which are not supported yet"):
-        ask(root, "/blk.spt")
+    (root / "data.img").write_bytes(bytes(512))
+    image = found(root, "/blk.spt", block="storage=/data.img:ro")
+    assert image.blocks == (Block(path=root / "data.img", device="storage", read_only=True),)
+    assert found(root, "/blk.spt", block="data.img:/data").blocks == (Block(path=root / "data.img", target="/data"),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "block", "why"),
+    [
+        ("/blk.spt", "disk=/data.img", r"asks for the block devices \[storage\], each .* names \[disk\]"),
+        ("/blk.spt", "storage=/data.img,storage=/data.img", r"each of them once; .* \[storage, storage\]"),
+        ("/hello.spt", "disk=/data.img", r"asks for the block devices \[none\]"),
+        ("/vmlinuz", "disk=/data.img", "'disk' names a device, and the kernel has no manifest"),
+    ],
+)
+def test_block_devices_that_the_manifest_does_not_name(root: Path, entry: str, block: str, why: str) -> None:
+    (root / "data.img").write_bytes(bytes(512))
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        ask(root, entry, block=block)
+    assert caught.value.subject == "io.unikernel.block"
+
+
+def test_a_block_device_of_the_pod(root: Path) -> None:
+    wishes = {"io.unikernel.block": "storage=/dev/xvda"}
+    image = recognise(root, ("/blk.spt",), wishes, ["/dev/xvda"])
+    assert image is not None
+    assert image.blocks == (Block(path=Path("/dev/xvda"), device="storage"),)
+
+
+def test_a_block_device_that_the_pod_does_not_have(root: Path) -> None:
+    (root / "dev").mkdir()
+    (root / "dev" / "sda").write_bytes(bytes(512))
+    with pytest.raises(InvalidRequest, match=r"block: the pod has no block device '/dev/sda', it has \[none\]"):
+        ask(root, "/blk.spt", block="storage=/dev/sda")
 
 
 def test_a_tender_that_nobody_has(root: Path) -> None:
@@ -151,8 +146,15 @@ def test_everything_for_linux(root: Path) -> None:
         ("/hello.spt", {"guest": "linux"}, r"io\.unikernel\.guest: 'linux' contradicts .* it is solo5"),
         ("/hello.spt", {"initrd": "/initrd"}, r"io\.unikernel\.initrd: .* solo5, which takes none"),
         ("/hello.spt", {"cmdline": "x"}, r"io\.unikernel\.cmdline: .*container's args"),
-        ("/hello.spt", {"monitor": "xen"}, "'xen' is not a monitor; known are hvt, qemu, spt"),
-        ("/hello.spt", {"guest": "osv"}, "'osv' is not a guest; known are solo5, linux"),
+        (
+            "/hello.spt",
+            {"monitor": "xen"},
+            "'xen' is not a monitor; known are spt, hvt, qemu, firecracker, cloud-hypervisor",
+        ),
+        ("/hello.spt", {"guest": "mewz"}, "'mewz' is not a guest; known are solo5, rumprun, .*nanos"),
+        ("/hello.spt", {"guest": "osv"}, "'osv' contradicts the image: the kernel says it is solo5"),
+        ("/vmlinuz", {"guest": "mirage"}, "'mirage' contradicts the image: the kernel says it is linux"),
+        ("/vmlinuz", {"guest": "nanos", "monitor": "firecracker"}, "nanos guests run on qemu"),
     ],
 )
 def test_contradictions(root: Path, entry: str, wishes: dict[str, str], why: str) -> None:
@@ -169,3 +171,136 @@ def test_a_kernel_behind_a_link_out_of_the_image(root: Path) -> None:
     (root / "bin" / "k").symlink_to("../../../../etc/passwd")
     with pytest.raises(ImageFault, match="leads out of the image, at /bin/k"):
         ask(root, kernel="/bin/k")
+
+
+def test_urunc_json(root: Path) -> None:
+    (root / "redis.hvt").write_bytes(elf.rumprun(elf.HVT, machine=HERE))
+    urunc_json(root, unikernelType="rumprun", hypervisor="hvt", binary="/redis.hvt", cmdline="redis-server /data/conf")
+    image = found(root)
+    assert (image.path, image.guest, image.monitor) == (root / "redis.hvt", "rumprun", "hvt")
+    assert (image.program, image.arguments) == ("redis-server", ("/data/conf",))
+    assert (image.root, image.root_target) == ("auto", "/data")
+    other = found(root, "/bin/redis", "--port", "1")
+    assert (other.program, other.arguments) == ("/bin/redis", ("--port", "1"))
+
+
+def test_urunc_json_and_linux(root: Path) -> None:
+    urunc_json(root, unikernelType="linux", hypervisor="qemu", binary="vmlinuz", initrd="/initrd")
+    image = found(root, "/bin/sh", "-c", "a b", cmdline="debug")
+    assert (image.guest, image.monitor, image.initrd, image.root) == ("linux", "qemu", root / "initrd", "none")
+    assert (image.cmdline, image.arguments) == ("debug rdinit=/bin/sh", ("-c", "a b"))
+    urunc_json(root, unikernelType="linux", binary="vmlinuz", block="/initrd")
+    image = found(root, "/my init", "x")
+    assert (image.cmdline, image.arguments) == ('"init=/my init"', ("x",))
+    assert image.blocks == (Block(path=root / "initrd", target="/"),)
+
+
+def test_urunc_annotations_in_a_sidecar(root: Path) -> None:
+    said = annotated({"unikernelType": "linux", "hypervisor": "qemu", "binary": "/none"})
+    assert recognise(root, ("/bin/sh",), said) is None
+    assert recognise(root, ("sleep", "1"), said) is None
+    with pytest.raises(ImageFault, match="/none: there is no such kernel"):
+        recognise(root, ("/vmlinuz",), said)
+
+
+def test_an_urunc_annotation_wins_over_the_file(root: Path) -> None:
+    urunc_json(root, unikernelType="linux", hypervisor="qemu", binary="vmlinuz")
+    image = recognise(root, ("/bin/sh",), annotated({"hypervisor": "firecracker"}))
+    assert image is not None
+    assert image.monitor == "firecracker"
+
+
+def test_what_urunc_says_and_the_kernel_does_not(root: Path) -> None:
+    urunc_json(root, unikernelType="unikraft", hypervisor="spt", binary="hello.spt")
+    with pytest.raises(
+        InvalidRequest, match=r"urunc\.json: com\.urunc\.unikernel\.hypervisor: .* unikraft guests run on"
+    ):
+        ask(root, "/bin/sh")
+    urunc_json(root, unikernelType="unikraft", binary="hello.spt")
+    with pytest.raises(InvalidRequest, match=r"urunc\.json: .*unikernelType: 'unikraft' contradicts .* it is solo5"):
+        ask(root, "/bin/sh")
+
+
+@pytest.mark.parametrize("name", ["node.nabla", "/node.nabla"])
+def test_a_nabla_entry_point(root: Path, name: str) -> None:
+    (root / "node.nabla").write_bytes(elf.solo5(nets=[b"tap"], blocks=[b"rootfs"], machine=HERE))
+    image = found(root, name, "/app.js")
+    assert (image.guest, image.monitor) == ("rumprun", "spt")
+    assert (image.program, image.arguments) == (name, ("/app.js",))
+    assert found(root, "/bin/sh", kernel=name).guest == "rumprun"
+    assert found(root, name, guest="solo5").guest == "solo5"
+
+
+@pytest.mark.parametrize("data", [elf.image(machine=HERE), b"#!/bin/sh\n", LINUX], ids=["ELF", "script", "Linux"])
+def test_a_nabla_kernel_of_before_the_notes(root: Path, data: bytes) -> None:
+    (root / "node.nabla").write_bytes(data)
+    for wishes in ({}, {"kernel": "/node.nabla"}):
+        with pytest.raises(
+            ImageFault, match=r"node\.nabla: the Nabla kernel has no notes of Solo5's: .*older than Solo5 0\.6"
+        ):
+            ask(root, "/node.nabla", **wishes)
+
+
+def test_a_nabla_kernel_that_is_missing(root: Path) -> None:
+    with pytest.raises(ImageFault, match=r"/node\.nabla: there is no such kernel"):
+        ask(root, "/node.nabla")
+
+
+def test_rumprun_by_its_sections(root: Path) -> None:
+    (root / "redis").write_bytes(elf.rumprun(machine=HERE))
+    assert found(root, "/redis").guest == "rumprun"
+    assert found(root, "/redis", guest="mirage").guest == "mirage"
+
+
+@pytest.mark.parametrize("guest", ["solo5", "rumprun", "mirage"])
+def test_guests_on_solo5(root: Path, guest: str) -> None:
+    image = found(root, "/hello.hvt", guest=guest)
+    assert (image.guest, image.monitor) == (guest, "hvt")
+
+
+@pytest.mark.parametrize(("guest", "kernel"), [("unikraft", elf.unikraft(HERE)), ("osv", elf.osv(HERE))])
+def test_other_families_by_their_headers(root: Path, guest: str, kernel: bytes) -> None:
+    (root / "kernel").write_bytes(kernel)
+    image = found(root, "/kernel", "a")
+    assert (image.guest, image.monitor, image.arguments) == (guest, "qemu", ("a",))
+    with pytest.raises(InvalidRequest, match=f"'nanos' contradicts the image: the kernel says it is {guest}"):
+        ask(root, "/kernel", guest="nanos")
+
+
+@pytest.mark.parametrize("guest", ["unikraft", "osv", "nanos", "hermit"])
+def test_kernels_whose_headers_do_not_say_who_they_are(root: Path, guest: str) -> None:
+    (root / "kernel").write_bytes(b"\1" * 64)
+    assert found(root, "/bin/sh", kernel="/kernel", guest=guest).guest == guest
+    assert found(root, "/vmlinuz", guest=guest).guest == guest
+    for wishes in ({}, {"guest": "linux"}, {"guest": "solo5"}):
+        with pytest.raises(ImageFault, match=r"/kernel: the file is no kernel .*io\.unikernel\.guest says what"):
+            ask(root, kernel="/kernel", **wishes)
+
+
+@pytest.mark.parametrize("loader", [elf.image(machine=HERE), LINUX], ids=["ELF", "PVH"])
+def test_a_hermit_program_and_its_loader(root: Path, loader: bytes) -> None:
+    (root / "loader").write_bytes(loader)
+    (root / "app").write_bytes(elf.hermit(machine=HERE))
+    image = found(root, "/app", "a", kernel="/loader")
+    assert (image.path, image.initrd) == (root / "loader", root / "app")
+    assert (image.guest, image.monitor, image.arguments) == ("hermit", "qemu", ("a",))
+    assert found(root, "a", kernel="/loader", guest="hermit", initrd="/app").initrd == root / "app"
+
+
+@pytest.mark.parametrize("wishes", [{}, {"kernel": "/app"}, {"guest": "hermit"}])
+def test_a_hermit_program_without_its_loader(root: Path, wishes: dict[str, str]) -> None:
+    (root / "app").write_bytes(elf.hermit(machine=HERE))
+    with pytest.raises(
+        ImageFault, match=r"/app: a Hermit program is started by Hermit's loader; .*io\.unikernel\.kernel"
+    ):
+        ask(root, "/app", **wishes)
+
+
+def test_what_is_said_of_root_version_and_machine(root: Path) -> None:
+    image = recognise(
+        root,
+        ("/vmlinuz",),
+        {"io.unikernel.root": "squashfs", "io.unikernel.version": "6.1", "io.unikernel.machine": "q35"},
+    )
+    assert image is not None
+    assert (image.root, image.version, image.kind) == ("squashfs", "6.1", "q35")

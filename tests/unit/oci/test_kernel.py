@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,45 @@ def test_linux_kernels(tmp_path: Path, data: bytes, machine: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "family", "guest"),
+    [
+        (elf.rumprun(), "solo5", "rumprun"),
+        (elf.unikraft(), "unikraft", ""),
+        (elf.unikraft(multiboot=True), "unikraft", ""),
+        (elf.hermit(), "hermit", ""),
+        (elf.osv(), "osv", ""),
+        (elf.osv(xen=False), "osv", ""),
+    ],
+    ids=["rumprun", "Unikraft", "Unikraft for QEMU", "Hermit", "OSv", "OSv without Xen"],
+)
+def test_families_that_say_so(tmp_path: Path, data: bytes, family: str, guest: str) -> None:
+    found = read(tmp_path, data)
+    assert found is not None
+    assert (found.family, found.guest, found.machine) == (family, guest, "x86_64")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        elf.image([elf.note(b"HERMIT", 0x5A00, b"\4")]),
+        elf.image([elf.note(b"HERMIT", 1, b"\4")], os_abi=255),
+        elf.image([elf.note(b"Xen", 6, b"NetBSD\0")]),
+        elf.image(sections=[".text", ".uk_bootinfo2", ".ukernel"]),
+        elf.image(sections=["link_set_rump_components"]),
+        elf.image(sections=[".text"] * 1100),
+    ],
+    ids=["Hermit's note for Linux", "another note of Hermit's", "another guest of Xen's", "sections", "rump", "many"],
+)
+def test_families_that_nearly_say_so(tmp_path: Path, data: bytes) -> None:
+    assert read(tmp_path, data) is None
+
+
+def test_a_truncated_unikraft_kernel(tmp_path: Path) -> None:
+    with pytest.raises(ImageFault, match="its table of sections reaches beyond its"):
+        read(tmp_path, elf.unikraft()[:-1])
+
+
+@pytest.mark.parametrize(
     "data",
     [b"", b"#!/bin/sh\n", b"\x7fEL", elf.program(), bytes(4096)],
     ids=["empty", "script", "short", "program", "0"],
@@ -86,7 +127,17 @@ def test_broken_kernels_say_what_is_wrong(tmp_path: Path, data: bytes, why: str)
     assert caught.value.subject == "/kernel"
 
 
-@pytest.mark.parametrize("whole", [elf.solo5(nets=[b"service0"]), elf.bzimage()], ids=["solo5", "bzImage"])
+_WHOLE = {
+    "solo5": elf.solo5(nets=[b"service0"]),
+    "rumprun": elf.rumprun(),
+    "unikraft": elf.unikraft(multiboot=True),
+    "hermit": elf.hermit(),
+    "osv": elf.osv(xen=False),
+    "bzImage": elf.bzimage(),
+}
+
+
+@pytest.mark.parametrize("whole", _WHOLE.values(), ids=_WHOLE.keys())
 def test_every_truncation_is_refused_or_no_kernel(tmp_path: Path, whole: bytes) -> None:
     assert read(tmp_path, whole) is not None
     for length in range(len(whole)):
@@ -99,19 +150,49 @@ def test_every_truncation_is_refused_or_no_kernel(tmp_path: Path, whole: bytes) 
         assert length < 0x206
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    whole=st.sampled_from([elf.solo5(nets=[b"service0"]), elf.program(), elf.bzimage()]),
-    changes=st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=8)), max_size=8),
+    whole=st.sampled_from([elf.program(), elf.arm64(), *_WHOLE.values()]),
+    changes=st.lists(
+        st.tuples(st.integers(0, 1200), st.one_of(st.binary(min_size=1, max_size=8), st.just(b"\xff" * 8))), max_size=8
+    ),
+    length=st.none() | st.integers(0, 1200),
 )
-def test_only_image_fault_escapes(tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+def test_only_image_fault_escapes(
+    tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]], length: int | None
+) -> None:
     data = bytearray(whole)
     for at, bits in changes:
         data[at : at + len(bits)] = bits
     try:
-        read(tmp_path, bytes(data))
+        read(tmp_path, bytes(data[:length]))
     except ImageFault as error:
         assert str(error).startswith("/kernel: ")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.tuples(*(st.integers(0, 2**bits - 1) for bits in (16, 16, 32, 64, 64, 64, 32, *(16,) * 6))))
+def test_hostile_elf_headers(tmp_path: Path, header: tuple[int, ...]) -> None:
+    data = b"\x7fELF\2\1\1\xff" + bytes(8) + struct.pack("<HHIQQQIHHHHHH", *header) + elf.unikraft()[64:]
+    try:
+        read(tmp_path, data)
+    except ImageFault as error:
+        assert str(error).startswith("/kernel: ")
+
+
+def test_a_hostile_file_is_read_in_no_time(tmp_path: Path) -> None:
+    """A sparse file of 1 TiB with as many sections, segments and notes as its header can claim."""
+    path = tmp_path / "kernel"
+    path.write_bytes(b"\x7fELF\2\1\1\0" + bytes(8) + struct.pack("<HHIQQQIHHHHHH", *_CLAIMS))
+    os.truncate(path, 1 << 40)
+    begun = time.monotonic()
+    with pytest.raises(ImageFault, match="65535 segments"):
+        kernel.read(path, "/kernel")
+    assert time.monotonic() - begun < 1
+
+
+# e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize and e_phnum, and for sections.
+_CLAIMS = (2, elf.X86_64, 1, 0, 64, 64, 0, 64, 56, 65535, 64, 65535, 1)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

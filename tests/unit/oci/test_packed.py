@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from shim.errors import ImageFault, InvalidRequest
 from shim.oci import packed
 from shim.oci.image import recognise
 from tests.unit.oci import elf
-from tests.unit.oci.test_image import _HERE
+from tests.unit.oci.asking import HERE, urunc_json
 
 NAME = packed.PATH.lstrip("/")
 
@@ -30,11 +31,24 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, annot
 
 def test_it_names_the_kernel_and_the_pod_wins(tmp_path: Path) -> None:
     for name in ("one.spt", "two.spt"):
-        (tmp_path / name).write_bytes(elf.solo5(machine=_HERE))
+        (tmp_path / name).write_bytes(elf.solo5(machine=HERE))
     (tmp_path / NAME).write_bytes(packed.encode({"io.unikernel.kernel": "/one.spt", "io.unikernel.memory": "64"}))
     image = recognise(tmp_path, (), {})
     assert image is not None and (image.path, image.memory) == (tmp_path / "one.spt", 64)
     image = recognise(tmp_path, (), {"io.unikernel.kernel": "/two.spt"})
+    assert image is not None and (image.path, image.memory) == (tmp_path / "two.spt", 64)
+
+
+def test_the_pod_wins_in_uruncs_words_too(tmp_path: Path) -> None:
+    for name in ("one.spt", "two.spt"):
+        (tmp_path / name).write_bytes(elf.solo5(machine=HERE))
+    (tmp_path / NAME).write_bytes(packed.encode({"io.unikernel.kernel": "/one.spt", "io.unikernel.memory": "64"}))
+    urunc_json(tmp_path, binary="/none", unikernelType="rumprun")
+    image = recognise(tmp_path, (), {})
+    # Where its own description is silent, urunc's holds.
+    assert image is not None and (image.path, image.guest) == (tmp_path / "one.spt", "rumprun")
+    two = base64.b64encode(b"/two.spt").decode()
+    image = recognise(tmp_path, (), {"com.urunc.unikernel.binary": two})
     assert image is not None and (image.path, image.memory) == (tmp_path / "two.spt", 64)
 
 
