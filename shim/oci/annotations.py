@@ -161,12 +161,12 @@ def wishes(annotations: Mapping[str, str], otherwise: Wishes | None = None) -> W
         if not key.startswith(PREFIX):
             continue
         name = key.removeprefix(PREFIX)
-        if name not in _KNOWN:
-            near = difflib.get_close_matches(name, _KNOWN, 1)
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, KNOWN, 1)
             raise InvalidRequest(
                 "unknown annotation",
                 subject=key,
-                remedy=f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(_KNOWN)}",
+                remedy=f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(KNOWN)}",
             )
         if value:
             given[name] = value
@@ -212,6 +212,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "nics": parse_nics,
     "dataplane": _choice("dataplane", _DATAPLANE),
 }
-_KNOWN = (*_VERBATIM, *_READERS)
+#: The names of all annotations, without their prefix.
+KNOWN = (*_VERBATIM, *_READERS)
 # Where the field of Wishes is called otherwise than its annotation.
 _FIELDS = {"block": "blocks"}

@@ -14,7 +14,7 @@ MAGIC = b"\x7fELF"
 #: ELFOSABI_STANDALONE (elf(5)): for no operating system.
 STANDALONE = 255
 # Bounds on what a hostile file can make us read: a linker writes about ten segments and some dozens of sections, and
-# the longest note is Solo5's manifest, 6664 bytes.
+# the longest note is Solo5's manifest, 6664 bytes; the notes of all segments together are bounded.
 _SEGMENT_LIMIT = 128
 _SECTION_LIMIT = 1024
 _NOTES_LIMIT = 1 << 16
@@ -49,7 +49,7 @@ class Elf:
         self.os_abi = file.read(1)[0]
 
     def notes(self) -> Iterator[Note]:
-        """Every note of every segment of notes that is no longer than any we know."""
+        """Every note, less those of segments that are longer than any we know."""
         header = self._elf.header
         if header["e_phnum"] > _SEGMENT_LIMIT:
             raise ValueError(f"it has {header['e_phnum']} segments")
@@ -59,8 +59,10 @@ class Elf:
         ]
         if any(each["p_filesz"] and each["p_offset"] + each["p_filesz"] > self._size for each in segments):
             raise ValueError(f"its segments reach beyond its {self._size} bytes")
+        room = _NOTES_LIMIT
         for each in segments:
-            if each["p_type"] == "PT_NOTE" and each["p_filesz"] <= _NOTES_LIMIT:
+            if each["p_type"] == "PT_NOTE" and each["p_filesz"] <= room:
+                room -= each["p_filesz"]
                 self._file.seek(each["p_offset"])
                 yield from _notes(self._file.read(each["p_filesz"]), self._elf.little_endian)
 

@@ -106,6 +106,12 @@ def recognise(
     if program and guest == "linux":
         cmdline = f"{cmdline} {_init(program, initrd=bool(wanted.initrd))}".strip()
     initrd = wanted.initrd or found.loads
+    if guest == "hermit" and not initrd:
+        raise ImageFault(
+            "nothing says which program Hermit's loader is to start",
+            subject=found.name,
+            remedy="make the program the entry point, or name it in io.unikernel.initrd",
+        )
     return Unikernel(
         path=found.path,
         kernel=found.kernel,

@@ -21,11 +21,11 @@ SUPPORT: dict[str, dict[str, Known]] = {
     "solo5": {"spt": _DOUBLE, "hvt": _DOUBLE},
     "rumprun": {"spt": _DOUBLE, "hvt": _DOUBLE},
     "mirage": {"spt": _DOUBLE, "hvt": _DOUBLE},
-    "unikraft": {"qemu": _GOLDEN, "firecracker": _DOUBLE},
+    "unikraft": {"qemu": _GOLDEN, "firecracker": _GOLDEN},
     "linux": {"qemu": _RUN, "firecracker": _DOUBLE, "cloud-hypervisor": _DOUBLE},
     "hermit": {"qemu": _GOLDEN},
-    "osv": {"qemu": _GOLDEN, "firecracker": _DOUBLE, "cloud-hypervisor": _DOUBLE},
-    "nanos": {"qemu": _GOLDEN},
+    "osv": {"qemu": _GOLDEN, "firecracker": _GOLDEN, "cloud-hypervisor": _GOLDEN},
+    "nanos": {"qemu": _GOLDEN, "firecracker": _GOLDEN},
 }
 GUESTS = tuple(SUPPORT)
 MONITORS = ("spt", "hvt", "qemu", "firecracker", "cloud-hypervisor")

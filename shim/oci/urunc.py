@@ -35,7 +35,8 @@ _NAMES = (
 )
 # Go's encoding/json matches a field's name in any case.
 _FOLDED = {f"{PREFIX}{name}".casefold(): name for name in _NAMES}
-# Where urunc's guests have their disk: rumprun.go's mount point, and the root that linux.go names on the command line.
+# Where the guests that are told where their disk is have it without a word: rumprun.go's mount point, and the root that
+# linux.go names on the command line. Others find a bare disk, whatever a mount point says (bunny always says one).
 _MOUNTED = {"rumprun": "/data", "linux": "/"}
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")  # Go, strconv.ParseBool
 _FIELDS = {
@@ -114,6 +115,7 @@ def wishes(file: Mapping[str, str], annotations: Mapping[str, str]) -> Wishes:
     if mounted and not mounted.startswith("/"):
         raise refused("blkMntPoint", "is no absolute path", "write one")
     guest, block = values.get("unikernelType", ""), values.get("block", "")
+    target = mounted or _MOUNTED[guest] if guest in _MOUNTED else ""
     version = values.get("unikernelVersion", "")
     return Wishes(
         kernel=values.get("binary", ""),
@@ -124,7 +126,7 @@ def wishes(file: Mapping[str, str], annotations: Mapping[str, str]) -> Wishes:
         initrd=values.get("initrd", ""),
         root="auto" if _mounts_root(values) else "none",
         root_target=mounted or _MOUNTED.get(guest, "/"),
-        blocks=(BlockWish(block, target=mounted or _MOUNTED.get(guest, "")),) if block else (),
+        blocks=(BlockWish(block, target=target),) if block else (),
         default_arguments=tuple(values.get("cmdline", "").split()),
         names_program=True,
         said_by={_FIELDS[name]: key for name, key in keys.items() if name in _FIELDS},

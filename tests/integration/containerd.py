@@ -132,8 +132,8 @@ class Containerd(Server):
             f"""
 [plugins."{runtime}".containerd.runtimes.{name}{suffix}]
 {settings}
-pod_annotations = ["io.unikernel.*"]
-container_annotations = ["io.unikernel.*", "io.kubernetes.pod.terminationGracePeriod"]
+pod_annotations = ["io.unikernel.*", "com.urunc.unikernel.*"]
+container_annotations = ["io.unikernel.*", "com.urunc.unikernel.*", "io.kubernetes.pod.terminationGracePeriod"]
 cni_conf_dir = "{node.cni_conf(layout)}"
 """
             for name, settings in handlers.items()

@@ -16,6 +16,7 @@ The words of its guest, from the container's arguments:
     after=SECONDS     end by itself
     exit=CODE         with that code
     term=ignore       take no notice of SIGTERM, SIGINT and SIGHUP; term=CODE: end with that code on them
+    {...}             repeated on the console, and then the end: it is a rumprun guest that was told so
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ for option in sys.argv[1:sys.argv.index("--")]:
 address, after, code, echo, kept = b"", None, 0, False, []
 for word in words:
     name, _, value = word.partition("=")
+    if word.startswith("{"):
+        print(word, flush=True)
+        after = time.monotonic()
     if name == "address":
         address = bytes(map(int, value.split(".")))
     elif name == "say":
@@ -125,8 +129,9 @@ def place(directory: Path) -> Path:
 
 
 def configuration(directory: Path) -> str:
-    """TOML that makes a daemon use the double, which is written into `directory`."""
-    return f'\n[monitors.spt]\npath = "{place(directory)}"\n'
+    """TOML that makes a daemon use the double as both tenders; it is written into `directory`."""
+    program = place(directory)
+    return "".join(f'\n[monitors.{tender}]\npath = "{program}"\n' for tender in ("spt", "hvt"))
 
 
 def image(reference: str = REFERENCE, *, nics: int = 1) -> Image:

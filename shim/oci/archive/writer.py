@@ -1,4 +1,5 @@
-"""An archive of one image with one layer: an OCI image layout (image-spec, image-layout.md) in a tar.
+"""An archive of one image with one layer: an OCI image layout (image-spec, image-layout.md) in a tar, with the file
+beside it by which a Docker without containerd's image store finds the same blobs (moby, image/tarexport/load.go).
 
 The same files, configuration and moment give the same bytes (with the same zlib). Nothing is held in memory but one
 block of a file; on disk the layer is there twice while the archive is put together.
@@ -19,7 +20,7 @@ import msgspec
 
 from shim.oci.archive import documents
 from shim.oci.archive.compression import Compressor
-from shim.oci.archive.documents import Config, Descriptor, Index, Manifest, Platform, Process, RootFs
+from shim.oci.archive.documents import Config, Descriptor, Index, Manifest, Platform, Process, RootFs, Saved
 from shim.oci.archive.packing import Item, write_layer
 
 
@@ -99,6 +100,12 @@ def write(sink: BinaryIO, order: Order, scratch: Path) -> Written:
         with tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
             _add(tar, "oci-layout", layout, order.moment)
             _add(tar, "index.json", msgspec.json.encode(Index(manifests=[described])), order.moment)
+            saved = Saved(
+                config=_place(_descriptor("", config).digest),
+                repo_tags=[order.name] if _tag(order.name) else None,
+                layers=[_place(stored.digest)],
+            )
+            _add(tar, "manifest.json", msgspec.json.encode([saved]), order.moment)
             for blob in (manifest, config):
                 _add(tar, _place(_descriptor("", blob).digest), blob, order.moment)
             tar.addfile(_info(_place(stored.digest), stored.size, order.moment), layer)
@@ -109,8 +116,11 @@ def _names(reference: str) -> dict[str, str]:
     """What an index says of an image's name: containerd takes the whole, those who know the specification a tag."""
     if not reference:
         return {}
-    tag = reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    return {documents.IMAGE_NAME: reference, documents.REF_NAME: tag or reference}
+    return {documents.IMAGE_NAME: reference, documents.REF_NAME: _tag(reference) or reference}
+
+
+def _tag(reference: str) -> str:
+    return reference.rpartition("/")[2].partition("@")[0].partition(":")[2]
 
 
 def _descriptor(media_type: str, data: bytes) -> Descriptor:

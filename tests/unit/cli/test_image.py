@@ -181,6 +181,16 @@ def test_links_modes_and_names_stay_as_they_are(here: Path) -> None:
     assert "-rwsr-x--- 0/0" in listed and "1970-01-01" in listed and "file link to again" in listed
 
 
+def test_a_docker_without_layouts_finds_the_same_image(here: Path) -> None:
+    made = built("--name", "localhost/x:1")
+    files = members(here / "a.tar")
+    del files["index.json"], files["oci-layout"]
+    (here / "bad").write_bytes(tar(list(files.items())))
+    found = inspected("bad")
+    assert (found["form"], found["name"], found["verdict"]) == ("docker save", "localhost/x:1", "unikernel")
+    assert found["platform"] == made["platform"]
+
+
 def test_an_image_for_another_machine(here: Path) -> None:
     (here / "other").write_bytes(elf.solo5(machine=_ELSEWHERE))
     made = built(kernel="other")

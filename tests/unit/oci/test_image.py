@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shim.errors import ImageFault, InvalidRequest
+from shim.oci.annotations import KNOWN
 from shim.oci.image import Block, recognise
+from shim.oci.support import monitors_of
 from tests.unit.oci import elf
 from tests.unit.oci.asking import HERE, LINUX, ask, found, urunc_json
 from tests.unit.oci.urunc_file import annotated
+from tests.unit.oci.urunc_file import file as urunc_file
 
 
 def test_annotation_names_a_file(root: Path) -> None:
@@ -154,7 +159,7 @@ def test_everything_for_linux(root: Path) -> None:
         ("/hello.spt", {"guest": "mewz"}, "'mewz' is not a guest; known are solo5, rumprun, .*nanos"),
         ("/hello.spt", {"guest": "osv"}, "'osv' contradicts the image: the kernel says it is solo5"),
         ("/vmlinuz", {"guest": "mirage"}, "'mirage' contradicts the image: the kernel says it is linux"),
-        ("/vmlinuz", {"guest": "nanos", "monitor": "firecracker"}, "nanos guests run on qemu"),
+        ("/vmlinuz", {"guest": "hermit", "monitor": "firecracker"}, "hermit guests run on qemu"),
     ],
 )
 def test_contradictions(root: Path, entry: str, wishes: dict[str, str], why: str) -> None:
@@ -267,7 +272,7 @@ def test_other_families_by_their_headers(root: Path, guest: str, kernel: bytes) 
         ask(root, "/kernel", guest="nanos")
 
 
-@pytest.mark.parametrize("guest", ["unikraft", "osv", "nanos", "hermit"])
+@pytest.mark.parametrize("guest", ["unikraft", "osv", "nanos"])
 def test_kernels_whose_headers_do_not_say_who_they_are(root: Path, guest: str) -> None:
     (root / "kernel").write_bytes(b"\1" * 64)
     assert found(root, "/bin/sh", kernel="/kernel", guest=guest).guest == guest
@@ -287,6 +292,12 @@ def test_a_hermit_program_and_its_loader(root: Path, loader: bytes) -> None:
     assert found(root, "a", kernel="/loader", guest="hermit", initrd="/app").initrd == root / "app"
 
 
+def test_hermits_loader_without_a_program(root: Path) -> None:
+    (root / "loader").write_bytes(elf.image(machine=HERE))
+    with pytest.raises(ImageFault, match=r"/loader: nothing says which program .*io\.unikernel\.initrd"):
+        ask(root, "/bin/sh", kernel="/loader", guest="hermit")
+
+
 @pytest.mark.parametrize("wishes", [{}, {"kernel": "/app"}, {"guest": "hermit"}])
 def test_a_hermit_program_without_its_loader(root: Path, wishes: dict[str, str]) -> None:
     (root / "app").write_bytes(elf.hermit(machine=HERE))
@@ -304,3 +315,38 @@ def test_what_is_said_of_root_version_and_machine(root: Path) -> None:
     )
     assert image is not None
     assert (image.root, image.version, image.kind) == ("squashfs", "6.1", "q35")
+
+
+_NAMES = st.sampled_from(
+    ["/vmlinuz", "hello.spt", "/cut", "/cut.spt", "/none", "/bin/sh", "sh", "/bin", "../x", "", "/\0", "x" * 300]
+)
+_WORDS = st.sampled_from(["linux", "mirage", "qemu", "spt", "auto", "none", "64", "a=/x:ro"])
+_SAID = _NAMES | _WORDS | st.text(max_size=8)
+_OURS = st.dictionaries(st.sampled_from([f"io.unikernel.{name}" for name in KNOWN]), _SAID, max_size=4)
+_URUNC = st.dictionaries(
+    st.sampled_from(["binary", "unikernelType", "hypervisor", "initrd", "block", "cmdline"]), _SAID, max_size=4
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arguments=st.lists(_NAMES, max_size=2),
+    ours=_OURS,
+    urunc=_URUNC,
+    file=st.none() | _URUNC | st.binary(max_size=20),
+)
+def test_whatever_is_said_the_answer_is_an_image_or_words(
+    root: Path, arguments: list[str], ours: dict[str, str], urunc: dict[str, str], file: dict[str, str] | bytes | None
+) -> None:
+    path = root / "urunc.json"
+    path.unlink(missing_ok=True)
+    if file is not None:
+        path.write_bytes(file if isinstance(file, bytes) else urunc_file(file))
+    try:
+        image = recognise(root, tuple(arguments), {**ours, **annotated(urunc)})
+    except (ImageFault, InvalidRequest) as error:
+        assert error.subject
+        return
+    if image is not None:
+        assert image.monitor in monitors_of(image.guest)
+        assert all(each is None or each.is_relative_to(root) for each in (image.path, image.initrd))

@@ -191,6 +191,17 @@ def test_a_hostile_file_is_read_in_no_time(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 1
 
 
+def test_notes_without_end_are_read_in_no_time(tmp_path: Path) -> None:
+    """As many segments as there may be, each the same 64 KiB of empty notes."""
+    notes = bytes(1 << 16)
+    count, at = 128, 64 + 56 * 128
+    segments = struct.pack("<IIQQQQQQ", 4, 4, at, at, at, len(notes), len(notes), 4) * count
+    header = struct.pack("<HHIQQQIHHHHHH", 2, elf.X86_64, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
+    begun = time.monotonic()
+    assert read(tmp_path, b"\x7fELF\2\1\1\0" + bytes(8) + header + segments + notes) is None
+    assert time.monotonic() - begun < 1
+
+
 # e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize and e_phnum, and for sections.
 _CLAIMS = (2, elf.X86_64, 1, 0, 64, 64, 0, 64, 56, 65535, 64, 65535, 1)
 

@@ -66,6 +66,7 @@ def test_our_annotations_win_over_urunc() -> None:
         ({"block": "/disk"}, "none", "/data", (BlockWish("/disk", target="/data"),)),
         ({"block": "/disk", "blkMntPoint": "/conf"}, "none", "/conf", (BlockWish("/disk", target="/conf"),)),
         ({"block": "/disk", "unikernelType": "mirage"}, "none", "/", (BlockWish("/disk"),)),
+        ({"block": "/disk", "unikernelType": "mirage", "blkMntPoint": "/"}, "none", "/", (BlockWish("/disk"),)),
         ({"block": "/disk", "unikernelType": "linux"}, "none", "/", (BlockWish("/disk", target="/"),)),
         ({"useDMBlock": "false"}, "none", "/data", ()),
         ({"useDMBlock": "true"}, "auto", "/data", ()),
