@@ -73,9 +73,15 @@ def build(request: Request, config: Config, *, as_json: bool) -> str:
     cannot be written. Whatever is raised, no archive is there that was not there before.
     """
     moment = _moment()
-    image = _image(request)
-    _check_output(request)
-    entries = items(request.root, image.files)
+    _check_words(request)
+    try:
+        image = _image(request)
+        _check_output(request)
+        entries = items(request.root, image.files)
+    except OSError as error:
+        raise ImageFault(
+            f"it cannot be packed: {error.strerror}", subject=os.fspath(error.filename or request.kernel)
+        ) from error
     order = Order(
         architecture=ARCHITECTURES[image.kernel.machine],
         process=image.process,
@@ -98,6 +104,16 @@ def _moment() -> int:
     if not re.fullmatch(r"[0-9]{1,11}", text) or int(text) >= 1 << 33:
         raise InvalidRequest(f"{text!r} is not a time in seconds since 1970", subject="SOURCE_DATE_EPOCH")
     return int(text)
+
+
+def _check_words(request: Request) -> None:
+    """Raise InvalidRequest for what no JSON document can hold."""
+    given = (*request.blocks, *request.wishes.values(), *request.annotations, *request.arguments, *request.environment)
+    for word in given:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("an image's documents are UTF-8, and this is not", subject=ascii(word)) from error
 
 
 def _image(request: Request) -> _Image:
@@ -288,7 +304,7 @@ def _summary(
 ) -> str:
     facts = explanation.facts if explanation else {}
     found = {
-        "output": os.fspath(request.output),
+        "output": os.fsencode(request.output).decode(errors="replace"),
         "name": request.name,
         "platform": f"linux/{ARCHITECTURES[image.kernel.machine]}",
         "digest": written.digest,

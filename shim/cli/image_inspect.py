@@ -20,7 +20,7 @@ from shim.oci.archive.documents import Process
 from shim.oci.archive.files import Archive, Directory, Files, spooled
 from shim.oci.archive.stored import Stored
 from shim.oci.archive.unpack import unpack
-from shim.oci.explain import Explanation, Question, explain
+from shim.oci.explain import PAUSE, Explanation, Question, explain
 from shim.oci.image import wishes_of
 
 _STDIN = "-"
@@ -53,7 +53,11 @@ def run(request: Request, config: Config, *, as_json: bool) -> tuple[str, str]:
     Raises ImageFault where the image cannot be read, NotFound where it is not there, InvalidRequest where the request
     makes no sense.
     """
-    report = _inspect(request, config, _annotations(request.annotations))
+    annotations = _annotations(request.annotations)
+    try:
+        report = _inspect(request, config, annotations)
+    except OSError as error:
+        raise ImageFault(f"the image cannot be read: {error.strerror}", subject=request.source) from error
     return _as_object(report) if as_json else _as_text(report), report.explanation.verdict
 
 
@@ -70,10 +74,7 @@ def _inspect(request: Request, config: Config, annotations: Mapping[str, str]) -
             return _of_directory(request, config, annotations, path)
         if not path.exists():
             raise NotFound("there is no such file or directory", subject=request.source)
-    try:
-        file = spooled(sys.stdin.buffer, _STDIN) if request.source == _STDIN else _open(Path(request.source))
-    except OSError as error:
-        raise ImageFault(f"the archive cannot be read: {error.strerror}", subject=request.source) from error
+    file = spooled(sys.stdin.buffer, _STDIN) if request.source == _STDIN else _open(Path(request.source))
     with contextlib.closing(Archive(file, request.source)) as files:
         return _of_files(request, config, annotations, files)
 
@@ -94,6 +95,8 @@ def _of_directory(request: Request, config: Config, annotations: Mapping[str, st
         raise InvalidRequest("only archives and layouts hold images by name and platform", subject=request.source)
     if (path / "config.json").is_file():
         spec = bundle.read_spec(path)
+        if rewrite.is_sandbox(spec):
+            return _Report(form="a bundle", explanation=PAUSE)
         arguments = request.arguments or tuple(spec["process"].get("args") or ())
         asked = _question(
             config,
@@ -198,7 +201,14 @@ def _as_text(report: _Report) -> str:
     for name, fact in explanation.facts.items():
         lines.append(f"  {name:<{widths[0]}}  {fact.value:<{min(widths[1], _WIDE)}}  {fact.why}")
     lines += [f"note: {note}" for note in explanation.notes]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{_printable(line)}\n" for line in lines)
+
+
+def _printable(line: str) -> str:
+    """The line without what would speak to a terminal, or could not be written to one: an image says what it likes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in line
+    )
 
 
 def _columns(explanation: Explanation) -> tuple[list[str], list[str]]:

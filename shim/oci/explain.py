@@ -57,6 +57,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 0
 
 
+#: What becomes of a pod's own container, which is never asked what it is.
+PAUSE = Explanation(verdict="ordinary", facts={"container": Fact("ordinary", "it is the pod's pause container")})
+
+
 def explain(root: Path, asked: Question) -> Explanation:
     """What would become of a container on the image at `root`, whose pod gives it every block device that is asked for;
     blocks, raises nothing of the image's."""
@@ -73,7 +77,7 @@ def explain(root: Path, asked: Question) -> Explanation:
             return Explanation(verdict="ordinary", facts=facts, notes=notes)
         facts = dict(_facts(root, image, asked, said))
     except ShimError as error:
-        return Explanation(verdict="refused", refusal=Refusal(error.code.name, str(error)), notes=notes)
+        return Explanation(verdict="refused", refusal=Refusal(error.code.name, _text(str(error))), notes=notes)
     return Explanation(verdict="unikernel", facts=facts, notes=notes)
 
 
@@ -149,7 +153,12 @@ def _network(image: Unikernel, said: _Said) -> Fact:
 
 
 def _inside(root: Path, path: Path) -> str:
-    return f"/{path.relative_to(root.resolve())}"
+    return _text(f"/{path.relative_to(root.resolve())}")
+
+
+def _text(text: str) -> str:
+    """`text` without what a path has where its bytes are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _why_ordinary(asked: Question, said: _Said) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from shim.errors import ImageFault
+from shim.errors import ImageFault, NodeFault
 from shim.oci.archive import compression
 from shim.oci.archive.entries import entries
 
@@ -136,6 +136,8 @@ def _copied(stream: BinaryIO, name: str) -> BinaryIO:
         copy.close()
         if compression.broken(error):
             raise ImageFault(f"a truncated or broken archive ({error})", subject=name) from error
+        if isinstance(error, OSError):
+            raise NodeFault(f"there is no room for a copy of the archive: {error.strerror}", subject=name) from error
         raise
     except BaseException:
         copy.close()

@@ -560,7 +560,30 @@ def test_a_layout_a_saved_image_a_bundle_and_a_root(here: Path) -> None:
     assert "no entry point" in found["facts"]["container"]["why"]
 
 
+def test_what_an_image_says_does_not_reach_the_terminal(here: Path) -> None:
+    name = os.fsdecode(b"k\xff\x1b[2J")
+    path = archived([[(name, SOLO5), ("k", (LINK, name))]], {"Entrypoint": ["/k"], "Cmd": ["\x1b]0;x\x07", "a\nb"]})
+    found = inspected(path)
+    assert found["facts"]["kernel"]["value"] == "/k\N{REPLACEMENT CHARACTER}\x1b[2J"
+    shown = ask("inspect", path).stdout
+    assert "\x1b" not in shown and "\\x1b[2J" in shown and "a\\nb" in shown
+
+
+def test_a_pods_pause_container(here: Path) -> None:
+    (here / "root" / "rootfs").mkdir(parents=True)
+    spec = {"process": {"args": ["/pause"]}, "annotations": {"io.kubernetes.cri.container-type": "sandbox"}}
+    (here / "root" / "config.json").write_text(json.dumps(spec))
+    assert "pause container" in inspected("root", code=3)["facts"]["container"]["why"]
+
+
+def test_words_that_are_no_text(here: Path) -> None:
+    for option in (("--arg", os.fsdecode(b"\xff")), ("--env", os.fsdecode(b"A=\xff")), ("--cmdline", "\udcff")):
+        refused(build(*option), "an image's documents are UTF-8, and this is not", code=2)
+
+
 def test_a_question_that_makes_no_sense(here: Path) -> None:
+    refused(ask("inspect", "n" * 300), "the image cannot be read: File name too long", code=1)
+    refused(build(kernel="n" * 300), "it cannot be packed: File name too long", code=1)
     refused(ask("inspect", "none"), "none: there is no such file or directory", code=2)
     refused(ask("inspect", "--annotation", "x", "solo5"), "is not NAME=VALUE", code=2)
     refused(ask("inspect", "--platform", "linux/amd64", "tmp"), "tmp: only archives and layouts", code=2)
