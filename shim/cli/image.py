@@ -77,10 +77,11 @@ def build(
     """
     from shim import config
     from shim.cli import image_build as command
+    from shim.cli.image_contents import Request
 
     wishes = {"monitor": monitor, "guest": guest, "memory": memory, "cmdline": cmdline}
     text = command.build(
-        command.Request(
+        Request(
             kernel=kernel,
             root=root,
             initrd=initrd,
