@@ -22,8 +22,8 @@ KERNEL, INITRD, _OWN = "/unikernel/kernel", "/unikernel/initrd", "/unikernel"
 
 # The device's name as a Solo5 manifest has it (MFT_NAME_SIZE and its check), the rest as io.unikernel.block has it.
 _BLOCK = re.compile(r"(?:(?P<device>[A-Za-z0-9]{1,67})=)?(?P<file>.+?)(?::(?P<target>/[^:,]*))?(?::(?P<mode>ro|rw))?")
-# HVT_ABI_VERSION and SPT_ABI_VERSION (include/hvt_abi.h, spt_abi.h) of Solo5 0.8 to 0.12.1: a tender refuses a kernel of
-# another version.
+# HVT_ABI_VERSION and SPT_ABI_VERSION (include/hvt_abi.h, spt_abi.h) of Solo5 0.8 to 0.12.1. A tender refuses a kernel
+# of another one.
 _SOLO5_ABI = 2
 # org.opencontainers.distribution: a reference's characters; importers check the rest.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
