@@ -27,7 +27,7 @@ from shim.oci.archive.documents import ARCHITECTURES
 from shim.oci.archive.files import Archive
 from shim.oci.archive.tree import Symlink
 from tests.unit.oci import elf
-from tests.unit.oci.archive.making import LINK, Content, Layout, saved, tar
+from tests.unit.oci.archive.making import DEVICE, DIRECTORY, FIFO, HARD, LINK, Content, Layout, saved, tar
 
 _ARM = os.uname().machine == "aarch64"
 _HERE, _ELSEWHERE = (elf.AARCH64, elf.X86_64) if _ARM else (elf.X86_64, elf.AARCH64)
@@ -292,6 +292,18 @@ def test_what_is_packed_is_read(here: Path, files: dict[str, bytes], arguments: 
     }
 
 
+def test_a_root_is_never_held_in_memory(here: Path) -> None:
+    (here / "root").mkdir()
+    with (here / "root" / "big").open("wb") as file:
+        file.truncate(256 << 20)
+    command = [sys.executable, "-m", "shim.cli.main", "image", "build", "--kernel", str(here / "solo5")]
+    command += ["--root", str(here / "root"), "--output", str(here / "a.tar")]
+    child = subprocess.Popen(command, cwd=Path(image_build.__file__).parents[2], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0 and used.ru_maxrss < 128 << 10  # KiB (getrusage(2))
+
+
 # What is not built
 
 
@@ -532,6 +544,29 @@ def test_what_a_pod_would_be_refused(
     found = inspected(*options, path, code=1)
     assert words in found["refusal"]["message"] and found["refusal"]["code"] == "INVALID_ARGUMENT"
     assert not list((here / "tmp").iterdir())
+
+
+_PATH = st.lists(
+    st.sampled_from(("a", "b", "k", "..", ".", "", "unikernel.json", "urunc.json", ".wh.a", ".wh.k", ".wh..wh..opq")),
+    min_size=1,
+    max_size=5,
+).map("/".join)
+_CONTENT = st.one_of(
+    st.sampled_from((SOLO5, LINUX, b"", b'{"annotations": {"io.unikernel.kernel": "/a/k"}}', b"{")),
+    st.tuples(st.sampled_from((LINK, HARD, DIRECTORY, FIFO, DEVICE)), st.one_of(st.just("/etc/passwd"), _PATH)),
+)
+
+
+@given(layers=st.lists(st.lists(st.tuples(_PATH, _CONTENT), max_size=8), min_size=1, max_size=3), entry=_PATH)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+def test_whatever_the_layers_are(here: Path, layers: list[list[tuple[str, Content]]], entry: str) -> None:
+    deep = here / "tmp" / "x" / "y" / "z"
+    deep.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(deep)
+    path = archived(layers, {"Entrypoint": [entry]})
+    done = ask("inspect", path)
+    assert done.exit_code in (0, 1, 3) and "Traceback" not in done.output
+    assert sorted((here / "tmp").rglob("*")) == [here / "tmp" / "x", here / "tmp" / "x" / "y", deep]
 
 
 def test_a_layout_a_saved_image_a_bundle_and_a_root(here: Path) -> None:
