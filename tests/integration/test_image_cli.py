@@ -1,9 +1,10 @@
 """Images that `unikernel-shim image build` makes run on a real containerd with no annotation of the pod's, and what
-containerd exports `image inspect` reads."""
+containerd exports `image inspect` reads, with layers as containerd unpacks them."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 
+from shim.oci.archive import documents, stored
+from shim.oci.archive.files import Archive
+from shim.oci.archive.tree import Directory, File, Symlink
 from tests.integration import guest, images, paths
-from tests.integration.containerd import Containerd
+from tests.integration.containerd import Containerd, snapshotter
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
 from tests.unit.oci import elf
+from tests.unit.oci.archive.making import DIRECTORY, FIFO, HARD, LINK, Content, Layout, tar
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -77,6 +82,79 @@ def test_a_linux_kernel_and_its_initrd(
         pod.run(LINUX)
         page = served(node, pod.address)
         assert page["address"] == pod.address and "built.here" in page["cmdline"]
+
+
+HERE = documents.ARCHITECTURES[os.uname().machine]
+
+#: Everything in which one layer can bear upon another.
+LAYERS: list[list[tuple[str, Content]]] = [
+    [
+        *((f"{name}/a", b"1") for name in ("plain", "hidden", "opaque", "late", "merged", "replaced")),
+        *((f"{name}/b", b"22") for name in ("plain", "opaque", "late")),
+        ("usr/lib/a", b"1"), ("lib", (LINK, "usr/lib")), ("out", (LINK, "../../../climbed")), ("file", b"1"),
+        ("../above", b"1"), ("/absolute", b"1"), ("deep/../dots", b"1"), ("one", b"1"), ("same", (HARD, "one")),
+        ("fifo", (FIFO, "")), ("over", (LINK, "/usr")),
+    ],
+    [
+        ("plain/.wh.a", b""), (".wh.hidden", b""), ("opaque/.wh..wh..opq", b""), ("opaque/c", b"333"),
+        ("late/c", b"333"), ("late/.wh..wh..opq", b""), ("merged", (DIRECTORY, "")), ("merged/c", b"333"),
+        ("replaced", b"a file"), ("lib/b", b"22"), ("out/a", b"1"), ("file", (DIRECTORY, "")), ("file/a", b"1"),
+        (".wh.one", b""), ("two", b"22"), ("again", (HARD, "/two")), (".wh..wh.plnk", b""), ("over", (DIRECTORY, "")),
+    ],
+]  # fmt: skip
+
+
+def test_layers_are_to_inspect_what_they_are_to_containerd(
+    containerd: Containerd, daemon: Daemon, tmp_path: Path, clean: LeakCheck
+) -> None:
+    if snapshotter(containerd.node) != "overlayfs":
+        pytest.skip("other snapshotters unpack a layer into what is below it")
+    name, point = "localhost/layers:test", tmp_path / "mounted"
+    layout = Layout()
+    layout.image([tar(layer) for layer in LAYERS], name=name, architecture=HERE)
+    path = layout.archive(tmp_path / "layers.tar")
+    files = Archive(path.open("rb"), path.name)
+    tree = stored.layers_of(files, stored.find(files))
+    files.close()
+    containerd.ctr("images", "import", str(path))
+    point.mkdir()
+    containerd.ctr("images", "mount", name, str(point))
+    try:
+        assert listed(tree.top) == on_disk(point)
+    finally:
+        containerd.ctr("images", "unmount", "--rm", str(point))
+        containerd.ctr("images", "delete", name)
+
+
+def listed(directory: Directory, at: str = "") -> dict[str, str]:
+    """Each path of a tree, and what is there."""
+    found: dict[str, str] = {}
+    for name, node in directory.children.items():
+        path = f"{at}/{name}"
+        match node:
+            case Directory():
+                found |= {path: "directory", **listed(node, path)}
+            case File():
+                found[path] = f"{node.size} bytes"
+            case Symlink():
+                found[path] = f"to {node.target}"
+            case _:
+                found[path] = "special"
+    return found
+
+
+def on_disk(root: Path) -> dict[str, str]:
+    """The same of a directory."""
+    found = {}
+    for path in root.rglob("*"):
+        name = f"/{path.relative_to(root)}"
+        if path.is_symlink():
+            found[name] = f"to {path.readlink()}"
+        elif path.is_dir():
+            found[name] = "directory"
+        else:
+            found[name] = f"{path.stat().st_size} bytes" if path.is_file() else "special"
+    return found
 
 
 def test_an_ordinary_image_that_containerd_exports(containerd: Containerd, daemon: Daemon, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shim.oci.archive import documents
+
 #: What an entry of a layer can be here: a file's content, or its kind and where it leads.
 Content = bytes | tuple[bytes, str]
 FILE, DIRECTORY, LINK, HARD, FIFO, DEVICE = (
@@ -49,10 +51,10 @@ class Layout:
         self.files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
         self.manifests: list[dict[str, Any]] = []
 
-    def blob(self, data: bytes, **more: Any) -> dict[str, Any]:
+    def blob(self, data: bytes, media_type: str = "application/octet-stream", **more: Any) -> dict[str, Any]:
         """Add a blob; its descriptor."""
         self.files[f"blobs/{digest(data).replace(':', '/')}"] = data
-        return {"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data), **more}
+        return {"mediaType": media_type, "digest": digest(data), "size": len(data), **more}
 
     def image(
         self,
@@ -74,11 +76,12 @@ class Layout:
         }
         manifest = {
             "schemaVersion": 2,
-            "config": self.blob(json.dumps(config).encode()),
-            "layers": [self.blob(compress(layer)) for layer in layers],
+            "mediaType": documents.MANIFEST,
+            "config": self.blob(json.dumps(config).encode(), documents.CONFIG),
+            "layers": [self.blob(compress(layer), documents.LAYER) for layer in layers],
             "annotations": dict(annotations or {}),
         }
-        descriptor = self.blob(json.dumps(manifest).encode())
+        descriptor = self.blob(json.dumps(manifest).encode(), documents.MANIFEST)
         if described:
             descriptor["platform"] = {"architecture": architecture, "os": "linux"}
         if name:

@@ -52,8 +52,13 @@ def names(layers: Layers) -> set[str]:
         ([[("d/a", b"1")], [("d", (DIRECTORY, ""))]], {"/d/a"}),
         ([[("d/a", b"1")], [("d", b"a file now")]], {"/d"}),
         ([[("d", b"1")], [("d", (DIRECTORY, "")), ("d/a", b"")]], {"/d/a"}),
-        # As Debian's merged /usr: a name through a link of a lower layer.
-        ([[("usr/lib/a", b"1"), ("lib", (LINK, "usr/lib"))], [("lib/b", b"")]], {"/usr/lib/a", "/usr/lib/b", "/lib"}),
+        # Links are followed in the layer itself; below one of a lower layer is a directory that hides it.
+        ([[("usr/lib/a", b"1"), ("lib", (LINK, "usr/lib")), ("lib/b", b"")]], {"/usr/lib/a", "/usr/lib/b", "/lib"}),
+        ([[("usr/lib/a", b"1"), ("lib", (LINK, "usr/lib"))], [("lib/b", b"")]], {"/usr/lib/a", "/lib/b"}),
+        ([[("d/a", b"1")], [(".wh.d", b"")], [("d/b", b"")]], {"/d/b"}),
+        ([[("d/a", b"1")], [(".wh.d", b""), ("d/b", b"")]], {"/d/b"}),
+        ([[("d/a", b"1")], [(".wh.d", b""), ("d", (DIRECTORY, ""))]], set()),
+        ([[("d/e/a", b"1")], [("d/e/b", b""), ("d/.wh..wh..opq", b"")]], {"/d/e/b"}),
         ([[("x", (LINK, "/deep/down")), ("x/a", b"")]], {"/x", "/deep/down/a"}),
         # Out of the image is not out of the tree: an engine stops at the top too.
         ([[("../../a", b"1"), ("/b", b"2"), ("d/../../c", b"3")]], {"/a", "/b", "/c"}),
