@@ -6,7 +6,8 @@
     a file       | anything           | that kernel; the whole command line is the guest's, less the kernel's own path
                  |                    | where it comes first
     a file       | a Hermit program   | that kernel, with the program as what it loads
-    missing      | an ordinary program| ordinary: pod annotations reach sidecars too
+    missing      | an ordinary program| ordinary where the pod names it, whose annotations reach sidecars too; else an
+                 |                    | error: the image is not what it says
     missing      | missing or a kernel| an error: nothing in this image can run
     not named    | a kernel by its    | that kernel
                  | headers            |
@@ -93,7 +94,7 @@ def recognise(
     container. Raises ImageFault and InvalidRequest naming the file or annotation.
     """
     wanted = wishes_of(root, annotations)
-    found = _kernel(root, arguments, wanted)
+    found = _kernel(root, arguments, wanted, by_pod=wanted.key("kernel") in annotations)
     if found is None:
         return None
     kernels.check_machine(found.kernel, found.name)
@@ -169,11 +170,11 @@ def _urunc_file(root: Path) -> Mapping[str, str]:
     return urunc.from_file(data)
 
 
-def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | None:
-    """The kernel, None for an ordinary container."""
+def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes, *, by_pod: bool) -> _Found | None:
+    """The kernel, None for an ordinary container; `by_pod` says that the pod names it, and not the image."""
     entry = arguments[0] if arguments else ""
     if wanted.kernel:
-        return _named(root, arguments, wanted)
+        return _named(root, arguments, wanted, by_pod=by_pod)
     if not entry:
         return None
     try:
@@ -191,13 +192,13 @@ def _kernel(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | 
     return _Found(name=entry, path=path, kernel=kernel, arguments=arguments[1:])
 
 
-def _named(root: Path, arguments: tuple[str, ...], wanted: Wishes) -> _Found | None:
-    """The kernel that is named, None where it is missing and the entry point is a program."""
+def _named(root: Path, arguments: tuple[str, ...], wanted: Wishes, *, by_pod: bool) -> _Found | None:
+    """The kernel that is named, None where the pod names one that is missing and the entry point is a program."""
     name = wanted.kernel
     try:
         path = find(root, name, "kernel")
     except ImageFault:
-        if _is_ordinary(root, arguments[0] if arguments else ""):
+        if by_pod and _is_ordinary(root, arguments[0] if arguments else ""):
             return None
         raise
     kernels.check_elf_machine(path, name)

@@ -208,6 +208,13 @@ def test_urunc_annotations_in_a_sidecar(root: Path) -> None:
         recognise(root, ("/vmlinuz",), said)
 
 
+@pytest.mark.parametrize("entry", ["/bin/sh", "redis-server"])
+def test_urunc_json_names_a_missing_file(root: Path, entry: str) -> None:
+    urunc_json(root, binary="/none")
+    with pytest.raises(ImageFault, match="/none: there is no such kernel in the image"):
+        ask(root, entry)
+
+
 def test_an_urunc_annotation_wins_over_the_file(root: Path) -> None:
     urunc_json(root, unikernelType="linux", hypervisor="qemu", binary="vmlinuz")
     image = recognise(root, ("/bin/sh",), annotated({"hypervisor": "firecracker"}))

@@ -52,6 +52,15 @@ def test_the_pod_wins_in_uruncs_words_too(tmp_path: Path) -> None:
     assert image is not None and (image.path, image.memory) == (tmp_path / "two.spt", 64)
 
 
+@pytest.mark.parametrize("entry", ["/none", "redis-server"])
+def test_a_kernel_that_it_names_and_does_not_have(tmp_path: Path, entry: str) -> None:
+    (tmp_path / NAME).write_bytes(packed.encode({"io.unikernel.kernel": "/none"}))
+    with pytest.raises(ImageFault, match="/none: there is no such kernel in the image"):
+        recognise(tmp_path, (entry,), {})
+    # One that the pod names is looked for in all its containers.
+    assert recognise(tmp_path, ("redis-server",), {"io.unikernel.kernel": "/other"}) is None
+
+
 def test_an_unknown_annotation_is_named(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(packed.encode({"io.unikernel.kernal": "/one.spt"}))
     with pytest.raises(InvalidRequest, match=r"io\.unikernel\.kernal: unknown annotation"):

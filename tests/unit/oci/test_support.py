@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shim.guests.registry import guests
 from shim.oci.support import GUESTS, MONITORS, Known, known, monitors_of
 
 _PAGE = Path(__file__).resolve().parents[3] / "docs" / "support.md"
@@ -36,3 +37,7 @@ def test_every_guest_runs_on_something() -> None:
         assert monitors_of(guest)
         assert set(monitors_of(guest)) <= set(MONITORS)
         assert Known.NO not in {known(guest, monitor) for monitor in monitors_of(guest)}
+
+
+def test_every_guest_that_there_is_is_in_the_table() -> None:
+    assert set(guests()) <= set(GUESTS)
