@@ -43,7 +43,9 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     names to values; `cmdline` is the image's or pod's verbatim addition (`io.unikernel.cmdline`); `interfaces` are in
     the pod's order; `volumes` in the order of the machine's disks, the root first where there is one. `version` is what
     the image says of its family's version ("" where it does not), `console` the name of the machine's serial console as
-    Linux calls it.
+    Linux calls it. `program` is the name that the guest's main() finds as argv[0] ("" where the family's own will do),
+    `cwd` the absolute path where it starts ("" where that does not matter), `devices` what the kernel's manifest calls
+    its NICs, in the order of `interfaces` (none where it has no manifest).
     """
 
     arguments: tuple[str, ...] = ()
@@ -55,6 +57,9 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     version: str = ""
     console: str = "ttyS0"
+    program: str = ""
+    cwd: str = ""
+    devices: tuple[str, ...] = ()
 
 
 class Guest(Protocol):

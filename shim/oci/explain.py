@@ -123,7 +123,11 @@ def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterat
     if guest is not None:
         words = guest.words(
             GuestSpec(
-                arguments=image.arguments, environment=asked.environment, cmdline=image.cmdline, version=image.version
+                program=image.program,
+                arguments=image.arguments,
+                environment=asked.environment,
+                cmdline=image.cmdline,
+                version=image.version,
             )
         )
         yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")

@@ -27,4 +27,5 @@ def test_too_long() -> None:
 
 
 def test_every_family_is_known_by_its_name() -> None:
-    assert {name: guest.name for name, guest in guests().items()} == {"solo5": "solo5", "linux": "linux"}
+    assert {"solo5", "linux", "rumprun", "mirage", "unikraft"} <= guests().keys()
+    assert all(name == guest.name for name, guest in guests().items())

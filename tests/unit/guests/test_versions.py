@@ -30,8 +30,10 @@ class _Old:
         return ()
 
 
-def test_what_there_is_speaks_both() -> None:
-    for guest in guests().values():
+def test_those_who_speak_both_are_told_all() -> None:
+    both = [guest for guest in guests().values() if guest.versions == {4, 6}]
+    assert both
+    for guest in both:
         assert [check_versions(guest, interface) for interface in (_FOUR, _SIX, _BOTH, _NONE)] == [""] * 4
 
 
