@@ -13,12 +13,14 @@ import msgspec
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
 from shim.oci import packed, urunc
-from shim.oci.annotations import PREFIX, wishes
+from shim.oci.annotations import PREFIX, Wishes, wishes
 from shim.oci.archive.documents import ARCHITECTURES, Process
 from shim.oci.kernel import Kernel
+from shim.oci.pairing import NABLA, check_words, may_be_unmarked
+from shim.oci.support import monitors_of
 
-#: Where an image has its parts.
-KERNEL, INITRD, _OWN = "/unikernel/kernel", "/unikernel/initrd", "/unikernel"
+# Where an image has its parts.
+_KERNEL, _INITRD, _OWN = "/unikernel/kernel", "/unikernel/initrd", "/unikernel"
 
 # The device's name as a Solo5 manifest has it (MFT_NAME_SIZE and its check), the rest as io.unikernel.block has it.
 _BLOCK = re.compile(r"(?:(?P<device>[A-Za-z0-9]{1,67})=)?(?P<file>.+?)(?::(?P<target>/[^:,]*))?(?::(?P<mode>ro|rw))?")
@@ -47,7 +49,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be in the image: `files` by their paths in it, and the annotations that it is described by."""
+    """What is to be in the image: `files` by their paths in it; `described` are the annotations that it carries inside,
+    `shown` those of its manifest."""
 
     kernel: Kernel
     files: dict[str, Path | bytes]
@@ -57,65 +60,85 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def contents(request: Request) -> Contents:
-    """What the options ask for; blocks on the kernel's headers alone.
+    """What the options ask for; of files only the kernel's headers are read.
 
     Raises InvalidRequest for an option that makes no sense, ImageFault for a kernel that is none, or not ours, OSError.
     """
     _check_words(request)
-    kernel = _kernel(request.kernel)
+    kernel = _kernel(request)
     if request.root is not None and not request.root.is_dir():
         raise InvalidRequest("there is no such directory", subject=os.fspath(request.root))
-    if request.name and not _NAME.fullmatch(request.name):
-        raise InvalidRequest("no image can have this name", subject=repr(request.name))
-    for word in request.environment:
-        _pair(word, "--env")
-    files: dict[str, Path | bytes] = {KERNEL: request.kernel}
-    described, foreign = {f"{PREFIX}kernel": KERNEL}, {}
-    for name, value in request.wishes.items():
-        described[f"{PREFIX}{name}"] = value
+    # Nabla kernels are told by their name.
+    place = f"{_KERNEL}{NABLA if request.kernel.name.endswith(NABLA) else ''}"
+    files: dict[str, Path | bytes] = {place: request.kernel}
+    described, foreign = _annotations(request, place, files)
+    entrypoint: list[str] | None = [place]
+    if request.urunc:
+        values = _for_urunc(request, kernel, wishes(described))
+        files[f"/{urunc.FILE}"] = msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n"
+        foreign |= values
+        # urunc hands all of a container's arguments to the guest, also the kernel's path.
+        entrypoint = None
+    files[packed.PATH] = packed.encode(described)
+    shown = dict(sorted((described | foreign).items()))
+    process = Process(
+        entrypoint=entrypoint,
+        cmd=list(request.arguments) or None,
+        env=list(request.environment) or None,
+        labels=shown,
+    )
+    return Contents(kernel=kernel, files=files, described=described, shown=shown, process=process)
+
+
+def _annotations(
+    request: Request, kernel: str, files: dict[str, Path | bytes]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The annotations of ours and of others, and into `files` what they speak of."""
+    described = {f"{PREFIX}kernel": kernel}
+    described |= {f"{PREFIX}{name}": value for name, value in request.wishes.items()}
     if request.initrd is not None:
-        files[INITRD] = _existing(request.initrd)
-        described[f"{PREFIX}initrd"] = INITRD
+        files[_INITRD] = _existing(request.initrd)
+        described[f"{PREFIX}initrd"] = _INITRD
     if request.blocks:
         described[f"{PREFIX}block"] = ",".join(_block(text, files) for text in request.blocks)
+    foreign = {}
     for word in request.annotations:
         key, value = _pair(word, "--annotation")
         if not key.startswith(PREFIX):
             foreign[key] = value
         elif described.setdefault(key, value) != value:
             raise InvalidRequest("an option says otherwise", subject=key, remedy="say it once")
-    wishes(described)  # An unknown or senseless one is refused before anything is packed.
-    process = Process(
-        entrypoint=[KERNEL],
-        cmd=list(request.arguments) or None,
-        env=list(request.environment) or None,
-        labels=dict(sorted((described | foreign).items())),
-    )
-    if request.urunc:
-        values = _for_urunc(request, kernel, described)
-        files[f"/{urunc.FILE}"] = msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n"
-        foreign |= values
-        # urunc hands all of a container's arguments to the guest, also the kernel's path.
-        process = msgspec.structs.replace(process, entrypoint=None, labels=(process.labels or {}) | values)
-    files[packed.PATH] = packed.encode(described)
-    return Contents(kernel=kernel, files=files, described=described, shown=described | foreign, process=process)
+    check_words(wishes(described))  # What is unknown or senseless is refused before anything is packed.
+    return described, foreign
 
 
 def _check_words(request: Request) -> None:
-    """Raise InvalidRequest for what no JSON document can hold."""
+    """Raise InvalidRequest for words that no image's documents can hold."""
     given = (*request.blocks, *request.wishes.values(), *request.annotations, *request.arguments, *request.environment)
     for word in given:
         try:
             word.encode()
         except UnicodeEncodeError as error:
             raise InvalidRequest("an image's documents are UTF-8, and this is not", subject=ascii(word)) from error
+    if request.name and not _NAME.fullmatch(request.name):
+        raise InvalidRequest("no image can have this name", subject=repr(request.name))
+    for word in request.environment:
+        _pair(word, "--env")
 
 
-def _kernel(path: Path) -> Kernel:
-    name = os.fspath(path)
-    kernel = kernels.read(_existing(path), name)
+def _kernel(request: Request) -> Kernel:
+    path, name = _existing(request.kernel), os.fspath(request.kernel)
+    kernel = kernels.read(path, name)
+    if kernel is None and may_be_unmarked(request.wishes.get("guest", "")):
+        # Its headers say of no machine, or of this one.
+        kernels.check_elf_machine(path, name)
+        kernel = Kernel(family="", machine=os.uname().machine)
     if kernel is None:
-        raise ImageFault("the file is no kernel that is known here", subject=name)
+        raise ImageFault(
+            "the file is no kernel that is known here",
+            subject=name,
+            remedy="--guest says what a kernel without headers of its own is",
+        )
     if kernel.machine not in ARCHITECTURES:
         raise ImageFault(
             f"the kernel is built for {kernel.machine}", subject=name, remedy=f"known are {', '.join(ARCHITECTURES)}"
@@ -158,9 +181,8 @@ def _pair(word: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-def _for_urunc(request: Request, kernel: Kernel, described: Mapping[str, str]) -> dict[str, str]:
+def _for_urunc(request: Request, kernel: Kernel, said: Wishes) -> dict[str, str]:
     """What urunc reads, each value in base64 (urunc, pkg/unikontainers/config.go)."""
-    said = wishes(described)
     guest = said.guest or kernel.guest or kernel.family
     if guest == "solo5":
         raise InvalidRequest(
@@ -170,21 +192,19 @@ def _for_urunc(request: Request, kernel: Kernel, described: Mapping[str, str]) -
         )
     if not request.arguments:
         raise InvalidRequest(
-            "a container for urunc needs an argument: all that it has are the guest's", subject="--urunc",
+            "a container for urunc needs an argument: all that it has are the guest's",
+            subject="--urunc",
             remedy="say --arg",
-        )  # fmt: skip
+        )
     if len(said.blocks) > 1:
         raise InvalidRequest("urunc attaches one disk at most", subject="--block", remedy="leave --urunc out")
     values = {
         "unikernelType": guest,
-        "hypervisor": said.monitor or kernel.tender or "qemu",
-        "binary": KERNEL,
+        "hypervisor": said.monitor or kernel.tender or next(iter(monitors_of(guest)), ""),
+        "binary": said.kernel,
         "cmdline": " ".join(request.arguments),
         "initrd": said.initrd,
-        **{
-            name: value
-            for block in said.blocks
-            for name, value in (("block", block.path), ("blkMntPoint", block.target))
-        },
     }
+    for block in said.blocks:
+        values |= {"block": block.path, "blkMntPoint": block.target}
     return {f"{urunc.PREFIX}{key}": base64.b64encode(value.encode()).decode() for key, value in values.items() if value}

@@ -242,6 +242,20 @@ def test_disks(here: Path) -> None:
     assert facts["disk 1"]["value"] == "/unikernel/disk-1.img"
 
 
+def test_a_kernel_that_is_told_by_its_name(here: Path) -> None:
+    (here / "server.nabla").write_bytes(SOLO5)
+    built(kernel="server.nabla")
+    facts = inspected("a.tar")["facts"]
+    assert (facts["kernel"]["value"], facts["guest"]["value"]) == ("/unikernel/kernel.nabla", "rumprun")
+
+
+def test_a_kernel_whose_headers_say_nothing(here: Path) -> None:
+    (here / "kernel.img").write_bytes(b"\xeb\xfe" * 300)
+    built("--guest", "hermit", "--initrd", "program", kernel="kernel.img")
+    facts = inspected("a.tar")["facts"]
+    assert (facts["guest"]["value"], facts["initrd"]["value"]) == ("hermit", "/unikernel/initrd")
+
+
 def test_an_image_made_for_urunc(here: Path) -> None:
     description = json.dumps(
         {
@@ -312,7 +326,14 @@ def test_a_root_is_never_held_in_memory(here: Path) -> None:
     [
         ("none", ("none: there is no such file",), 2),
         ("tmp", ("tmp: there is no such file",), 2),
-        ("program", ("program: the file is no kernel that is known here",), 1),
+        (
+            "program",
+            (
+                "program: the file is no kernel that is known here",
+                "--guest",
+            ),
+            1,
+        ),
         ("bad", ("truncated or broken ELF",), 1),
     ],
 )
@@ -342,6 +363,8 @@ def test_a_kernel_of_a_later_abi_or_of_a_machine_without_images(here: Path) -> N
         (("--initrd", "none"), ("none: there is no such file",)),
         (("--block", "storage=none"), ("none: there is no such file",)),
         (("--block", "a=disk", "--block", "a=disk"), ("two files for one device",)),
+        (("--urunc", "--guest", "templeos", "--arg", "x"), ("io.unikernel.guest: 'templeos' is not a guest",)),
+        (("--monitor", "bochs"), ("io.unikernel.monitor: 'bochs' is not a monitor",)),
         (("--urunc",), ("--urunc: urunc must know which family",)),
         (("--output", "tmp"), ("tmp: it is a directory",)),
     ],
