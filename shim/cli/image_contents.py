@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from shim.cli.image_words import check_text, pair
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
 from shim.oci import packed, urunc
@@ -103,7 +104,7 @@ def _annotations(
         described[f"{PREFIX}block"] = ",".join(_block(text, files) for text in request.blocks)
     foreign = {}
     for word in request.annotations:
-        key, value = _pair(word, "--annotation")
+        key, value = pair(word, "--annotation")
         if not key.startswith(PREFIX):
             foreign[key] = value
         elif described.setdefault(key, value) != value:
@@ -114,16 +115,13 @@ def _annotations(
 
 def _check_words(request: Request) -> None:
     """Raise InvalidRequest for words that no image's documents can hold."""
-    given = (*request.blocks, *request.wishes.values(), *request.annotations, *request.arguments, *request.environment)
-    for word in given:
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest("an image's documents are UTF-8, and this is not", subject=ascii(word)) from error
+    check_text(
+        (*request.blocks, *request.wishes.values(), *request.annotations, *request.arguments, *request.environment)
+    )
     if request.name and not _NAME.fullmatch(request.name):
         raise InvalidRequest("no image can have this name", subject=repr(request.name))
     for word in request.environment:
-        _pair(word, "--env")
+        pair(word, "--env")
 
 
 def _kernel(request: Request) -> Kernel:
@@ -172,13 +170,6 @@ def _block(text: str, files: dict[str, Path | bytes]) -> str:
     files[path] = _existing(Path(found["file"]))
     device = f"{found['device']}=" if found["device"] else ""
     return f"{device}{path}" + "".join(f":{found[name]}" for name in ("target", "mode") if found[name])
-
-
-def _pair(word: str, option: str) -> tuple[str, str]:
-    key, equals, value = word.partition("=")
-    if not key or not equals or "\0" in word:
-        raise InvalidRequest(f"{word!r} is not NAME=VALUE", subject=option)
-    return key, value
 
 
 def _for_urunc(request: Request, kernel: Kernel, said: Wishes) -> dict[str, str]:

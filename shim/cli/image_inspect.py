@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from shim.cli.image_words import check_text, pair
 from shim.config import Config
 from shim.errors import ImageFault, InvalidRequest, NotFound, ShimError
 from shim.oci import bundle, packed, rewrite, urunc
@@ -53,7 +54,8 @@ def run(request: Request, config: Config, *, as_json: bool) -> tuple[str, str]:
     Raises ImageFault where the image cannot be read, NotFound where it is not there, InvalidRequest where the request
     makes no sense.
     """
-    annotations = _annotations(request.annotations)
+    check_text((*request.annotations, *request.arguments))
+    annotations = dict(pair(word, "--annotation") for word in request.annotations)
     try:
         report = _inspect(request, config, annotations)
     except OSError as error:
@@ -137,16 +139,6 @@ def _question(
     config: Config, arguments: tuple[str, ...], environment: Mapping[str, str], annotations: Mapping[str, str]
 ) -> Question:
     return Question(arguments=arguments, environment=environment, annotations=annotations, memory=config.guest.memory)
-
-
-def _annotations(words: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not key or not equals:
-            raise InvalidRequest(f"{word!r} is not NAME=VALUE", subject="--annotation")
-        found[key] = value
-    return found
 
 
 def _environment(words: Iterable[str]) -> dict[str, str]:

@@ -1,15 +1,12 @@
 """A Linux kernel as a guest: everything it is told is on its command line.
 
-Grammar: Documentation/admin-guide/kernel-parameters.rst and nfs/nfsroot.rst (`ip=`). Words are read by next_arg()
-(lib/cmdline.c): double quotes protect white space, and nothing protects a double quote. What init is given is collected
-in init/main.c: unknown NAME=VALUE words become its environment, everything behind `--` its arguments.
+Grammar: Documentation/admin-guide/kernel-parameters.rst. Words are read by next_arg() (lib/cmdline.c): double quotes
+protect white space, and nothing protects a double quote. What init is given is collected in init/main.c: unknown
+NAME=VALUE words become its environment, everything behind `--` its arguments, and `init=` names it. The words for the
+network are in linux_network.py, those for the root and volumes in linux_storage.py.
 
-One IPv4 address is what the kernel's own `ip=` can say. More NICs and IPv6 are said in the grammar of dracut.cmdline(7)
-and systemd-network-generator(8), of which the kernel's is a part; the guest's user space reads that from /proc/cmdline.
-A kernel with CONFIG_IP_PNP reads those words too, as if each were its own: it splits them at every colon, and what is
-not empty overwrites what an earlier word said (net/ipv4/ipconfig.c, ip_auto_config_setup()). So the first NIC's IPv4 is
-the last `ip=`, and behind it stands all of it again as `nfsaddrs=`, with the zeros that make the kernel forget: its
-other name for `ip=` (nfs/nfsroot.rst), which nobody else reads.
+Where the container's root file system is the guest's, its process is the guest's init, as it would be the first process
+of an ordinary container: the first argument names the program, and all of the environment is meant for it.
 """
 
 from __future__ import annotations
@@ -17,8 +14,8 @@ from __future__ import annotations
 import re
 
 from shim.errors import InvalidRequest
+from shim.guests import linux_network, linux_storage
 from shim.guests.base import GuestSpec
-from shim.network.view import GuestInterface
 
 # COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h) counts the final NUL; what is longer is cut off silently. The monitor
 # may have a parameter of its own to add, for which room is left.
@@ -28,15 +25,16 @@ _LIMIT = 2048 - 64
 _ENVIRONMENT_LIMIT = 33 - 2
 _ARGUMENT_LIMIT = 32 - 1
 # The console is the monitor's stdout; a guest that ends or panics ends its monitor, which does not reboot.
-_ALWAYS = ("console=ttyS0", "quiet", "panic=-1", "reboot=t")
+_ALWAYS = ("quiet", "panic=-1", "reboot=t")
+# What the kernel gives every init; told anew they take no further place.
+_KERNELS_OWN = ("HOME", "TERM")
 # They describe the container's process on the node, and say nothing of the guest's user space.
 _NOT_THE_GUESTS = ("PATH", "HOME", "TERM", "HOSTNAME")
 # Words that the kernel takes for itself; as names of environment variables they would change the machine, not init.
 _RESERVED = (
-    *("console", "ifname", "init", "initrd", "ip", "nfsaddrs", "panic", "quiet"),
-    *("rdinit", "reboot", "root", "tsc_early_khz"),
+    *("console", "ifname", "init", "initrd", "ip", "mem", "nameserver", "nfsaddrs", "noinitrd", "panic", "quiet"),
+    *("rdinit", "reboot", "ro", "root", "rootdelay", "rootflags", "rootfstype", "rootwait", "rw", "tsc_early_khz"),
 )
-_ZERO = "0.0.0.0"  # noqa: S104 - to ipconfig.c it is "none"; an empty field is "as before"
 _SUBJECT = "io.unikernel.cmdline"
 # isspace() of lib/ctype.c, which knows Latin-1 and not UTF-8: its no-break space is half of many a letter.
 _SPACES = b" \t\n\v\f\r\xa0"
@@ -47,26 +45,34 @@ class Linux:
 
     name = "linux"
     versions = frozenset((4, 6))
-    roots: tuple[str, ...] = ("squashfs", "erofs", "ext4", "iso9660")
-    mounts: tuple[str, ...] = ()
+    roots: tuple[str, ...] = linux_storage.FORMATS
+    mounts: tuple[str, ...] = linux_storage.FORMATS
+    # A kernel is unpacked at 16 MiB (arch/x86/Kconfig, PHYSICAL_START) and needs more than its own size around it.
     minimum: int = 32
 
     def words(self, spec: GuestSpec) -> tuple[str, ...]:
         """The command line. Raises InvalidRequest for a value the grammar cannot express, or too much of anything."""
-        network = _network(spec.interfaces, spec.hostname)
-        words = [*_ALWAYS, *network]
-        environment = {name: value for name, value in spec.environment.items() if name not in _NOT_THE_GUESTS}
+        root = linux_storage.root_of(spec.volumes)
+        network = linux_network.words(spec.interfaces, spec.hostname, spec.dns)
+        storage = [*(linux_storage.root_words(root) if root else ()), *linux_storage.mount_words(spec.volumes)]
+        words = [f"console={spec.console}", *_ALWAYS, *network, *(_quoted(word, "volumes") for word in storage)]
+        dropped = () if root else _NOT_THE_GUESTS
+        environment = {name: value for name, value in spec.environment.items() if name not in dropped}
         # A kernel that does not know these words gives them to init, all of one name in one variable.
         room = _ENVIRONMENT_LIMIT - len({word.partition("=")[0] for word in network})
-        _check_count(len(environment), room, "env", "set enableServiceLinks: false, or use fewer")
+        _check_count(len(environment.keys() - _KERNELS_OWN), room, "env", "set enableServiceLinks: false, or use fewer")
         words += [_variable(name, value) for name, value in environment.items()]
         own = _words_of(spec.cmdline)
+        arguments = spec.arguments
+        if root and arguments and not _names_init(own):
+            words.append(_init(arguments[0]))
+            arguments = arguments[1:]
         words += own
-        if spec.arguments:
+        if arguments:
             if "--" not in own:
                 words.append("--")
-            _check_count(len(spec.arguments), _ARGUMENT_LIMIT, "args", "use fewer")
-            words += [_argument(argument) for argument in spec.arguments]
+            _check_count(len(arguments), _ARGUMENT_LIMIT, "args", "use fewer")
+            words += [_argument(argument) for argument in arguments]
         length = len(" ".join(words).encode())
         if length >= _LIMIT:
             raise InvalidRequest(
@@ -77,63 +83,21 @@ class Linux:
         return tuple(words)
 
 
-def _network(interfaces: tuple[GuestInterface, ...], hostname: str) -> list[str]:
-    """Names, addresses and gateways. A NIC without an address is not spoken of: it is there all the same."""
-    if not interfaces:
-        return []
-    if not re.fullmatch(r"[A-Za-z0-9_.-]*", hostname):
-        raise InvalidRequest(f"the hostname {hostname!r} cannot be told to a Linux kernel", subject="hostname")
-    others: list[str] = []
-    for position, interface in enumerate(interfaces):
-        # What the first NIC's own word has no field for; the device says its MTU too (virtio, VIRTIO_NET_F_MTU).
-        rest = f"{hostname if position == 0 else ''}:eth{position}:none:{interface.mtu}"
-        if interface.address6 is not None:
-            gateway = f"[{interface.gateway6}]" if interface.gateway6 and _leads_everywhere(interface, 6) else ""
-            address, prefix = interface.address6.ip, interface.address6.network.prefixlen
-            others.append(f"ip=[{address}]::{gateway}:{prefix}:{rest}")
-        if interface.address is not None and position > 0:
-            others.append(f"ip={_address4(interface)}:{rest}")
-        others += _routes(interface, f"eth{position}")
-    # Names follow MACs, in whatever order the guest finds its NICs.
-    names = [f"ifname=eth{position}:{interface.mac}" for position, interface in enumerate(interfaces)]
-    words = [*(names if len(names) > 1 else ()), *others]
-    first = interfaces[0]
-    if first.address is not None:
-        words.append(f"ip={_address4(first)}:{hostname}:eth0:off")
-    if others:
-        words.append(f"nfsaddrs={_again(first, hostname)}")
-    return words
+def _names_init(own: list[str]) -> bool:
+    """Whether the user's words for the kernel say what its first process is."""
+    kernels = own[: own.index("--")] if "--" in own else own
+    return any(word.lstrip('"').startswith(("init=", "rdinit=")) for word in kernels)
 
 
-def _leads_everywhere(interface: GuestInterface, version: int) -> bool:
-    """Whether the gateway of that version of IP is the way to everything, and not to `routes` only."""
-    return not any(route.version == version for route in interface.routes)
-
-
-def _routes(interface: GuestInterface, device: str) -> list[str]:
-    """`rd.route=network:gateway:device`, which the kernel takes for a module's parameter and leaves alone."""
-    words = []
-    for route in interface.routes:
-        gateway = interface.gateway if route.version == 4 else interface.gateway6
-        if gateway is not None:
-            network, via = (str(route), str(gateway)) if route.version == 4 else (f"[{route}]", f"[{gateway}]")
-            words.append(f"rd.route={network}:{via}:{device}")
-    return words
-
-
-def _address4(interface: GuestInterface) -> str:
-    """`client:server:gateway:netmask`."""
-    assert interface.address is not None
-    gateway = interface.gateway if interface.gateway and _leads_everywhere(interface, 4) else ""
-    return f"{interface.address.ip}::{gateway}:{interface.address.netmask}"
-
-
-def _again(first: GuestInterface, hostname: str) -> str:
-    """What the kernel itself is to know in the end. It has no word for a gateway that does not lead everywhere."""
-    if first.address is None:
-        return "off"
-    gateway = first.gateway or _ZERO
-    return f"{first.address.ip}:{_ZERO}:{gateway}:{first.address.netmask}:{hostname or 'localhost'}:eth0:off"
+def _init(program: str) -> str:
+    """The word that names init, which the kernel looks for on no path."""
+    if not program.startswith("/"):
+        raise InvalidRequest(
+            f"the guest's first process is {program!r}, and Linux starts an absolute path only",
+            subject="args",
+            remedy=f"name the program's whole path in the image, or give the guest a shell: /bin/sh -c {program!r}",
+        )
+    return _quoted(f"init={program}", "args")
 
 
 def _check_count(count: int, limit: int, subject: str, remedy: str) -> None:

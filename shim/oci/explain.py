@@ -73,9 +73,9 @@ def explain(root: Path, asked: Question) -> Explanation:
         devices = [wish.path for wish in wanted.blocks if wish.of_pod]
         image = recognise(root, asked.arguments, asked.annotations, devices)
         if image is None:
-            facts = {"container": Fact("ordinary", _why_ordinary(asked, said))}
+            facts = {"container": Fact("ordinary", _text(_why_ordinary(asked, said)))}
             return Explanation(verdict="ordinary", facts=facts, notes=notes)
-        facts = dict(_facts(root, image, asked, said))
+        facts = {name: Fact(_text(fact.value), _text(fact.why)) for name, fact in _facts(root, image, asked, said)}
     except ShimError as error:
         return Explanation(verdict="refused", refusal=Refusal(error.code.name, _text(str(error))), notes=notes)
     return Explanation(verdict="unikernel", facts=facts, notes=notes)
@@ -117,20 +117,18 @@ def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterat
         yield "initrd", Fact(_inside(root, image.initrd), said.by("initrd", "it is what the kernel, a loader, loads"))
     for number, block in enumerate(image.blocks):
         yield f"disk {block.device or number}", _disk(root, block, said)
-    guest = guests().get(image.guest)
     if image.root not in ("auto", "none"):
         yield "root", Fact(f"{image.root}, mounted at {image.root_target}", said.by("root"))
-    if guest is not None:
-        words = guest.words(
-            GuestSpec(
-                program=image.program,
-                arguments=image.arguments,
-                environment=asked.environment,
-                cmdline=image.cmdline,
-                version=image.version,
-            )
+    words = guests()[image.guest].words(
+        GuestSpec(
+            program=image.program,
+            arguments=image.arguments,
+            environment=asked.environment,
+            cmdline=image.cmdline,
+            version=image.version,
         )
-        yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
+    )
+    yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
 
 
 def _disk(root: Path, block: Block, said: _Said) -> Fact:
@@ -157,12 +155,12 @@ def _network(image: Unikernel, said: _Said) -> Fact:
 
 
 def _inside(root: Path, path: Path) -> str:
-    return _text(f"/{path.relative_to(root.resolve())}")
+    return f"/{path.relative_to(root.resolve())}"
 
 
 def _text(text: str) -> str:
-    """`text` without what a path has where its bytes are no UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """`text` without what a path or an argument has where its bytes are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _why_ordinary(asked: Question, said: _Said) -> str:

@@ -85,7 +85,7 @@ for device in /sys/class/net/eth*; do
     done
     $b ip link set "${device##*/}" up
 done
-# client:server:gateway:netmask:hostname:device:autoconf:mtu, IPv6 addresses in brackets
+# client:server:gateway:netmask:hostname:device:autoconf:mtu, or a name server last; IPv6 addresses in brackets
 configure() {
     rest=$1
     set --
@@ -98,7 +98,7 @@ configure() {
         [ -n "$rest" ] || break
         rest=${rest#:}
     done
-    [ -n "$8" ] && $b ip link set "$6" mtu "$8"
+    case $8 in ""|*[!0-9]*) ;; *) $b ip link set "$6" mtu "$8";; esac
     case $1 in
         *:*) $b ip -6 address add "$1/$4" dev "$6"; family=-6; [ "$6" = eth0 ] && address6=$1;;
         ?*) $b ifconfig "$6" "$1" netmask "${4:-255.255.255.0}"; family=-4; [ "$6" = eth0 ] && address=$1;;

@@ -622,9 +622,13 @@ def test_what_an_image_says_does_not_reach_the_terminal(here: Path) -> None:
     name = os.fsdecode(b"k\xff\x1b[2J")
     path = archived([[(name, SOLO5), ("k", (LINK, name))]], {"Entrypoint": ["/k"], "Cmd": ["\x1b]0;x\x07", "a\nb"]})
     found = inspected(path)
-    assert found["facts"]["kernel"]["value"] == "/k\N{REPLACEMENT CHARACTER}\x1b[2J"
+    assert found["facts"]["kernel"]["value"] == "/k?\x1b[2J"
     shown = ask("inspect", path).stdout
     assert "\x1b" not in shown and "\\x1b[2J" in shown and "a\\nb" in shown
+
+
+def test_arguments_that_are_no_text(here: Path) -> None:
+    refused(ask("inspect", "program", os.fsdecode(b"\xff")), "'\\udcff': an image's documents are UTF-8", code=2)
 
 
 def test_a_pods_pause_container(here: Path) -> None:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import InvalidRequest
-from shim.guests.base import GuestSpec
+from shim.guests.base import Dns, GuestSpec, Volume
 from shim.guests.registry import guests
 from shim.network.view import GuestInterface
+from tests.unit.guests import golden
 
 _LINUX = guests()["linux"]
 _ALWAYS = "console=ttyS0 quiet panic=-1 reboot=t"
@@ -160,6 +161,57 @@ def test_golden(spec: GuestSpec, golden: str) -> None:
     assert line(spec) == golden
 
 
+_IMAGE = Volume(target="/", format="squashfs", disk=0)
+_OF_A_CONTAINER = {"PATH": "/usr/local/bin:/bin", "HOME": "/root", "TERM": "xterm", "HOSTNAME": "web-0", "A": "b c"}
+_CASES = {
+    "console": GuestSpec(console="ttyAMA0"),
+    "dns": GuestSpec(interfaces=(_ETH0,), hostname="web-0", dns=Dns(servers=("10.96.0.10",), searches=("svc",))),
+    "dns-two": GuestSpec(interfaces=(_DUAL,), hostname="web-0", dns=Dns(servers=("10.96.0.10", "1.1.1.1"))),
+    "dns-more": GuestSpec(interfaces=(_ETH0,), dns=Dns(servers=("fd00::a", "10.96.0.10", "1.1.1.1", "8.8.8.8"))),
+    "dns-without-ipv4": GuestSpec(interfaces=(_SIX,), dns=Dns(servers=("10.96.0.10", "fd00::a"))),
+    "root": GuestSpec(volumes=(_IMAGE,), arguments=("/bin/web", "-p", "80", "a b"), environment=_OF_A_CONTAINER),
+    "root-writable": GuestSpec(volumes=(Volume(target="/", format="ext4", disk=0, read_only=False),)),
+    "root-of-unknown-format": GuestSpec(volumes=(Volume(target="/", format="", disk=0),), arguments=("/my init",)),
+    "root-shared": GuestSpec(
+        volumes=(Volume(target="/", format="9p", device="root", read_only=False),), arguments=("/bin/sh",)
+    ),
+    "root-virtiofs": GuestSpec(volumes=(Volume(target="/", format="virtiofs", device="root"),)),
+    "root-and-own-init": GuestSpec(volumes=(_IMAGE,), cmdline="init=/sbin/init debug", arguments=("-c", "x")),
+    "root-and-own-quoted-init": GuestSpec(volumes=(_IMAGE,), cmdline='"init=/my init"', arguments=("-c", "x")),
+    "root-and-own-arguments": GuestSpec(
+        volumes=(_IMAGE,), cmdline="debug -- init=first", arguments=("/bin/x", "second")
+    ),
+    "volumes": GuestSpec(
+        interfaces=(_ETH0,),
+        environment={"A": "1"},
+        volumes=(
+            _IMAGE,
+            Volume(target="/data", format="ext4", disk=1, read_only=False),
+            Volume(target="", format="", disk=2),
+            Volume(target="/etc/my config", format="iso9660", disk=27),
+            Volume(target="/some", format="", disk=25),
+            Volume(target="/shared", format="9p", device="shared"),
+            Volume(target="/fast", format="virtiofs", device="fast", read_only=False),
+        ),
+        arguments=("/bin/web",),
+    ),
+    "volumes-of-an-initrd": GuestSpec(
+        environment=_OF_A_CONTAINER,
+        volumes=(Volume(target="/data", format="erofs", disk=0),),
+        arguments=("-c", "ls"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_golden_file(case: str) -> None:
+    golden.check(_LINUX, case, _CASES[case])
+
+
+def test_golden_files() -> None:
+    golden.check_files(_LINUX, _CASES)
+
+
 def _variables(count: int) -> dict[str, str]:
     return {f"E{number}": "1" for number in range(count)}
 
@@ -209,10 +261,21 @@ def _interfaces(draw: st.DrawFn) -> GuestInterface:
     )
 
 
-@given(interfaces=st.lists(_interfaces(), max_size=4), hostname=st.sampled_from(["", "web-0", "dhcp.any"]))
-def test_the_kernel_itself_ends_with_the_first_nics_ipv4(interfaces: list[GuestInterface], hostname: str) -> None:
-    """Whatever else is said for user space."""
-    found = IpConfig(kernel_reads(line(GuestSpec(interfaces=tuple(interfaces), hostname=hostname))))
+_SERVERS = st.lists(st.integers(1, 2**32 - 2).map(IPv4Address) | _ADDRESSES, max_size=4)
+
+
+@given(
+    interfaces=st.lists(_interfaces(), max_size=4),
+    hostname=st.sampled_from(["", "web-0", "dhcp.any"]),
+    servers=_SERVERS,
+)
+def test_the_kernel_itself_ends_with_the_first_nics_ipv4(
+    interfaces: list[GuestInterface], hostname: str, servers: list[IPv4Address | IPv6Address]
+) -> None:
+    """Whatever else is said for user space; with the first two name servers of that version."""
+    dns = Dns(servers=tuple(map(str, servers)))
+    words = kernel_reads(line(GuestSpec(interfaces=tuple(interfaces), hostname=hostname, dns=dns)))
+    found = IpConfig(words)
     first = interfaces[0] if interfaces else _NO_ADDRESS
     assert found.enabled is (first.address is not None)
     if first.address is not None:
@@ -221,7 +284,12 @@ def test_the_kernel_itself_ends_with_the_first_nics_ipv4(interfaces: list[GuestI
             named = {4: "localhost"}
         gateway = {2: str(first.gateway)} if first.gateway else {}
         address = {0: str(first.address.ip), 3: str(first.address.netmask), 5: "eth0"}
-        assert found.fields == address | gateway | named
+        own = [str(server) for server in servers if server.version == 4][:2]
+        assert found.fields == address | gateway | named | dict(enumerate(own, 7))
+    if interfaces:
+        own = own if first.address is not None else []
+        others = [word.removeprefix("nameserver=") for word in words if word.startswith("nameserver=")]
+        assert sorted([*own, *others]) == sorted(dns.servers)
 
 
 # What a command line can hold: no control characters that end it, and no double quote.
@@ -242,6 +310,31 @@ def test_the_environment_comes_out_as_it_went_in(environment: dict[str, str]) ->
     assert words[4:] == [f"{name}={value}" for name, value in environment.items()]
 
 
+_PATHS = st.text(
+    st.characters(exclude_characters='":\\\0\n\r', exclude_categories=["Cs"]), min_size=1, max_size=20
+).map("/{}".format)
+
+
+@given(
+    targets=st.lists(_PATHS.filter(lambda path: path != "/"), max_size=4),
+    program=_PATHS,
+    arguments=st.lists(_TEXT.filter(lambda text: text != "--"), max_size=4),
+)
+def test_volumes_and_init_come_out_as_they_went_in(targets: list[str], program: str, arguments: list[str]) -> None:
+    """A word for each volume, of four fields without escapes; the program is init, and has the other arguments."""
+    mounted = [Volume(target=target, format="ext4", disk=number) for number, target in enumerate(targets, 1)]
+    words = kernel_reads(line(GuestSpec(volumes=(_IMAGE, *mounted), arguments=(program, *arguments))))
+    fields = [word.partition("=")[2].split(":") for word in words if word.startswith("systemd.mount-extra=")]
+    devices = ["/dev/vdb", "/dev/vdc", "/dev/vdd", "/dev/vde"]
+    assert fields == [[device, path, "ext4", "ro"] for device, path in zip(devices, targets, strict=False)]
+    named = words.index(f"init={program}")
+    assert words[named + 1 :] == (["--", *arguments] if arguments else [])
+
+
+def test_home_and_term_take_no_place_of_the_environments() -> None:
+    _LINUX.words(GuestSpec(volumes=(_IMAGE,), environment=_variables(31) | {"HOME": "/", "TERM": "xterm"}))
+
+
 @pytest.mark.parametrize(
     ("spec", "subject", "why"),
     [
@@ -257,6 +350,8 @@ def test_the_environment_comes_out_as_it_went_in(environment: dict[str, str]) ->
         (GuestSpec(environment={"": "1"}), "env ", "cannot be told"),
         (GuestSpec(environment={"ip": "off"}), "env ip", "parameter of its own"),
         (GuestSpec(environment={"nfsaddrs": "off"}), "env nfsaddrs", "parameter of its own"),
+        (GuestSpec(environment={"rootfstype": "9p"}), "env rootfstype", "parameter of its own"),
+        (GuestSpec(environment={"rw": ""}), "env rw", "parameter of its own"),
         (GuestSpec(environment=_variables(32)), "env", "32 are more than the 31 .* enableServiceLinks"),
         (GuestSpec(environment=_variables(31), interfaces=(_ETH0,)), "env", "31 are more than the 30"),
         (GuestSpec(environment=_variables(29), interfaces=(_DUAL, _NET1)), "env", "more than the 28"),
@@ -265,6 +360,16 @@ def test_the_environment_comes_out_as_it_went_in(environment: dict[str, str]) ->
         (GuestSpec(arguments=("x" * 2000,)), "args and env", "takes fewer than 1984"),
         (GuestSpec(interfaces=(_ETH0,), hostname="a b"), "hostname", "'a b'"),
         (GuestSpec(interfaces=(_ETH0,), hostname="a:b"), "hostname", "'a:b'"),
+        (GuestSpec(interfaces=(_ETH0,), dns=Dns(servers=("ns",))), "dns", "'ns' is no IP address"),
+        (GuestSpec(volumes=(_IMAGE, _IMAGE)), "/", "two volumes"),
+        (GuestSpec(volumes=(_IMAGE,), arguments=("web", "-p")), "args", "'web'.*absolute path.*whole path"),
+        (GuestSpec(volumes=(_IMAGE,), arguments=('/we"b',)), "args", "double quote"),
+        (GuestSpec(volumes=(_IMAGE,), environment=_variables(32)), "env", "32 are more than the 31"),
+        (GuestSpec(volumes=(Volume(target="/", format="ufs", disk=0),)), "/", "cannot mount ufs"),
+        (GuestSpec(volumes=(Volume(target="/d", format="zfs", disk=0),)), "/d", "cannot mount zfs"),
+        (GuestSpec(volumes=(Volume(target="/a:b", format="ext4", disk=0),)), "/a:b", "without a colon"),
+        (GuestSpec(volumes=(Volume(target="d", format="ext4", disk=0),)), "d", "absolute path"),
+        (GuestSpec(volumes=(Volume(target='/a"b', format="ext4", disk=0),)), "volumes", "double quote"),
     ],
 )
 def test_what_cannot_be_said(spec: GuestSpec, subject: str, why: str) -> None:

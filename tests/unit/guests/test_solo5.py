@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shim.errors import InvalidRequest
-from shim.guests.base import GuestSpec
+from shim.guests.base import GuestSpec, Volume
 from shim.guests.registry import guests
 
 _SOLO5 = guests()["solo5"]
@@ -26,6 +26,20 @@ def test_too_long() -> None:
         _SOLO5.words(GuestSpec(arguments=("x" * 8192,)))
 
 
-def test_every_family_is_known_by_its_name() -> None:
-    assert {"solo5", "linux", "rumprun", "mirage", "unikraft"} <= guests().keys()
-    assert all(name == guest.name for name, guest in guests().items())
+def test_disks_of_the_manifest_are_not_spoken_of() -> None:
+    volumes = (Volume(target="", format="", disk=0, device="storage"),)
+    assert _SOLO5.words(GuestSpec(arguments=("a",), volumes=volumes)) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("volume", "subject"),
+    [
+        (Volume(target="/data", format="ext4", disk=0), "/data"),
+        (Volume(target="", format="", disk=3), "disk 3"),
+        (Volume(target="/data", format="9p", device="tag"), "/data"),
+    ],
+)
+def test_others_are_refused(volume: Volume, subject: str) -> None:
+    with pytest.raises(InvalidRequest, match="manifest names") as caught:
+        _SOLO5.words(GuestSpec(volumes=(volume,)))
+    assert caught.value.subject == subject
