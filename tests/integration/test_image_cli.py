@@ -26,12 +26,13 @@ from tests.unit.oci.archive.making import DIRECTORY, FIFO, HARD, LINK, Content, 
 
 pytestmark = pytest.mark.timeout(120)
 
+PROGRAM: tuple[str | Path, ...] = (paths.BIN / "python3", "-m", "shim.cli.main", "image")
 SOLO5, LINUX = "localhost/built-solo5:test", "localhost/built-linux:1.0"
 
 
 def image(*arguments: str | Path, code: int = 0) -> Any:
     """`unikernel-shim image`; its JSON. Raises AssertionError with its output for another exit code."""
-    command = [paths.BIN / "python3", "-m", "shim.cli.main", "image", *arguments]
+    command = [*PROGRAM, *arguments]
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -155,6 +156,24 @@ def on_disk(root: Path) -> dict[str, str]:
         else:
             found[name] = f"{path.stat().st_size} bytes" if path.is_file() else "special"
     return found
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    kernel, root, disk = tmp_path / "kernel", tmp_path / "root", tmp_path / "disk"
+    kernel.write_bytes(elf.solo5())
+    root.mkdir()
+    (root / "noise").write_bytes(os.urandom(1 << 20))
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", disk], check=True)
+    try:
+        # The layer has room, and not a second time beside itself.
+        words = ("--kernel", kernel, "--root", root, "--output", disk / "a.tar")
+        command = [*PROGRAM, "build", *words]
+        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "a.tar: the archive cannot be written: No space left" in done.stderr
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_an_ordinary_image_that_containerd_exports(containerd: Containerd, daemon: Daemon, tmp_path: Path) -> None:
