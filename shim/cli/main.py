@@ -12,6 +12,7 @@ from typing import get_args
 import click
 
 from shim import __version__
+from shim.cli.image import image
 from shim.config import Dataplane
 from shim.errors import Fault, InvalidRequest, ShimError
 
@@ -171,6 +172,9 @@ def run(
             wishes={key: value for key, value in wishes.items() if value},
         )
     )
+
+
+main.add_command(image)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@
     not named    | a missing file     | an error where another annotation selects a unikernel, else ordinary: the engine
                  |                    | has the words for that
 
-A kernel is named by `io.unikernel.kernel`, else by urunc's annotation, else by the image's urunc.json. An entry point
-without a slash that is no file at the image's top is a program which the engine finds on PATH. A pod's pause container
-is never asked.
+A kernel is named by `io.unikernel.kernel`, else by urunc's annotation, else by the image's unikernel.json, else by its
+urunc.json. An entry point without a slash that is no file at the image's top is a program which the engine finds on
+PATH. A pod's pause container is never asked.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import msgspec
 
 from shim.errors import ImageFault, InvalidRequest
 from shim.oci import kernel as kernels
-from shim.oci import pairing, urunc
-from shim.oci.annotations import Assignment, BlockWish, Wishes, wishes
+from shim.oci import packed, pairing, urunc
+from shim.oci.annotations import PREFIX, Assignment, BlockWish, Wishes, wishes
 from shim.oci.kernel import Kernel
 from shim.storage.inside import find
 
@@ -93,7 +93,7 @@ def recognise(
     `arguments` is the process's argv, `devices` are the block devices that the pod gives it, by their paths in the
     container. Raises ImageFault and InvalidRequest naming the file or annotation.
     """
-    wanted = wishes(annotations, urunc.wishes(_urunc_file(root), urunc.from_annotations(annotations)))
+    wanted = wishes_of(root, annotations)
     found = _kernel(root, arguments, wanted, by_pod=wanted.key("kernel") in annotations)
     if found is None:
         return None
@@ -132,6 +132,18 @@ def recognise(
         version=wanted.version,
         kind=wanted.machine,
     )
+
+
+def wishes_of(root: Path, annotations: Mapping[str, str]) -> Wishes:
+    """What the pod's annotations wish for, and where they are silent the image's own files; blocks.
+
+    Raises ImageFault and InvalidRequest naming the file or annotation.
+    """
+    otherwise = urunc.wishes(_urunc_file(root), urunc.from_annotations(annotations))
+    # The pod comes first, in whichever words it speaks.
+    spoken = {f"{PREFIX}{field}" for field, key in otherwise.said_by.items() if key in annotations}
+    own = {key: value for key, value in packed.read(root).items() if key not in spoken}
+    return wishes({**own, **annotations}, otherwise)
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
