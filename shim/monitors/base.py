@@ -49,7 +49,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: paths are as the monitor sees them; memory is the guest's, in MiB.
 
     `kind` is the machine asked for, among those that the monitor has ("" for its own choice). `control` is the number,
-    in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors.
+    in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors. `clock`
+    is the word by which the guest's kernel takes the rate of its processor's counter, in kHz, from a monitor that knows
+    it ("" where it has none).
     """
 
     kernel: Path
@@ -61,6 +63,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     directories: tuple[SharedDirectory, ...] = ()
     kind: str = ""
     cpus: int = 1
+    clock: str = ""
     control: int | None = None
 
 
@@ -99,6 +102,9 @@ class Monitor(Protocol):
     cpus: int
     #: Whether a guest can reach directories of the node through it (`Machine.directories`).
     shares_directories: bool
+    #: Whether it opens every disk for writing, also one that is to be read only: such a disk must be the container's
+    #: own, or one that it may change.
+    writes_disks: bool
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""
@@ -112,7 +118,8 @@ class Monitor(Protocol):
         ...
 
     async def launch(self, machine: Machine) -> Launch:
-        """Raises NodeFault where the monitor is not installed or cannot run here."""
+        """Raises NodeFault where the monitor is not installed or cannot run here, InvalidRequest or Unsupported where
+        it cannot make such a machine."""
         ...
 
     async def power_down(self, directory: Path) -> None:
