@@ -87,8 +87,6 @@ class Monitor(Protocol):
     """One monitor: probed once, then a pure function from machine to launch."""
 
     name: str
-    #: What the monitor needs beside the guest's memory, in MiB.
-    overhead: int
     #: Seconds within which a monitor that cannot run its kernel has said so and died.
     settle: float
     #: Whether it speaks virtio-net headers, by which checksums and segmentation are left to whoever can do them.
@@ -105,6 +103,11 @@ class Monitor(Protocol):
     #: Whether it opens every disk for writing, also one that is to be read only: such a disk must be the container's
     #: own, or one that it may change.
     writes_disks: bool
+
+    def overhead(self, memory: int) -> int:
+        """What it needs beside a guest of `memory`, both in MiB, when the guest uses all of that: its own, and the
+        kernel's for the guest's page tables, which count against the same limit."""
+        ...
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""

@@ -10,6 +10,7 @@ Its sectors have 512 bytes, and so must the disk be long: `--block-sector-size` 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from pathlib import Path
 from typing import Literal
@@ -65,7 +66,6 @@ def _block(disk: Disk) -> str:
 class Solo5:
     """One tender. Its version is asked once for each program file."""
 
-    overhead: int = 8
     settle: float = 0.02
     # A tender reads and writes bare frames (Solo5, docs/architecture.md).
     vnet_hdr: bool = False
@@ -82,6 +82,11 @@ class Solo5:
         self._run = run
         self._devices = (Path("/dev/kvm"),) if name == "hvt" else ()
         self._known: dict[str, bool] = {}
+
+    def overhead(self, memory: int) -> int:
+        """A tender itself was seen to need less than 1 MiB; the rest are page tables, an entry of 8 bytes for each page
+        of 4 KiB, and KVM's own of them, which may be several (docs/runtimeclass.md)."""
+        return 8 + math.ceil(memory / (128 if self.name == "hvt" else 512))
 
     async def attaches_by_name(self) -> bool:
         """Whether this tender is of the versions that refuse a descriptor."""

@@ -150,7 +150,8 @@ async def prepare(
     """
     monitor = node.monitors[image.monitor]
     limit = rewrite.memory_limit(spec)
-    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead)
+    # The guest gets less than the limit, and its monitor needs no more for that.
+    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead(limit // _MIB))
     network = await plumb(node, record, image, netns, monitor)
     descriptors = network.taps
     try:
