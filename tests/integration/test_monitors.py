@@ -90,6 +90,7 @@ async def test_auto_settles_in_time_and_leaves_nothing(run: Run, tmp_path: Path)
 async def test_kvm_on_demand_is_an_error_where_it_does_not_run_guests(run: Run, tmp_path: Path) -> None:
     program = Path(paths.program("qemu-system-x86_64"))
     monitor = Qemu(config.Qemu(path=os.fspath(program), accel="kvm"), run, tmp_path)
+    acceleration.lend(tmp_path)
     if (await Qemu(config.Qemu(path=os.fspath(program)), run, tmp_path).acceleration(program)).accel == "kvm":
         assert (await monitor.acceleration(program)).accel == "kvm"
     else:
@@ -113,6 +114,7 @@ async def test_linux_reads_its_command_line(run: Run, tmp_path: Path) -> None:
     )
     arguments = ("plain", "two words", "", "name=a b", "x y=z", "à", "'single'", "$A", "back\\slash")
     words = Linux().words(GuestSpec(arguments=arguments, environment={"A": "1", "B": "b  c=à"}))
+    acceleration.lend(tmp_path)
     monitor = Qemu(config.Qemu(path=paths.program("qemu-system-x86_64")), run, tmp_path)
     launch = await monitor.launch(
         Machine(kernel=guest.kernel(), memory=128, words=words, initrd=initrd, clock="tsc_early_khz")
@@ -215,10 +217,11 @@ def test_every_machine_is_made_with_all_its_devices(kind: str, public: Path) -> 
             with control.makefile("rw") as lines:
                 lines.readline()
                 found = []
-                for command in ("qmp_capabilities", "query-block", "query-cpus-fast", "quit"):
+                for command in ("qmp_capabilities", "query-block", "query-cpus-fast"):
                     lines.write(json.dumps({"execute": command}) + "\n")
                     lines.flush()
                     found.append(json.loads(lines.readline())["return"])
+                lines.write(json.dumps({"execute": "quit"}) + "\n")
             said = process.communicate(timeout=10)[0]
         assert process.returncode == 0, said
         assert [block["inserted"]["ro"] for block in found[1]] == [True, True]
