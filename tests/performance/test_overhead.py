@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shutil
+import struct
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -19,11 +21,13 @@ import msgspec
 import pytest
 
 from shim import config
-from shim.monitors.base import Disk, Launch, Machine
+from shim.monitors.base import Disk, Launch, Machine, Run
 from shim.monitors.qemu import Qemu
+from shim.monitors.solo5 import Solo5
 from shim.process.reaper import Reaper
 from shim.process.spawn import run as run_program
 from tests.integration import guest
+from tests.unit.oci import elf
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -56,13 +60,6 @@ class Cgroup:
         """How many processes the kernel has killed for want of memory."""
         events = (self.path / ("memory.oom_control" if self._old else "memory.events")).read_text()
         return next(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
-
-    def held(self) -> int:
-        """Bytes that cannot be dropped: processes' own, and the kernel's for them (page tables among it)."""
-        stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
-        if self._old:
-            return int(stat["rss"]) + int((self.path / "memory.kmem.usage_in_bytes").read_text())
-        return int(stat["anon"]) + int(stat["kernel"])
 
 
 @contextmanager
@@ -97,12 +94,24 @@ def least(launch: Launch, memory: int, enough: int) -> int:
     return high
 
 
+async def show(name: str, launch: Launch, memory: int, room: int) -> None:
+    """Print what it needs beside its guest; judge that `room` is enough."""
+    assert await asyncio.to_thread(survives, launch, memory + room)
+    found = await asyncio.to_thread(least, launch, memory, room)
+    print(f"\n{name}, guest {memory} MiB: {found} MiB beside it; {room} are left room for")
+
+
 @pytest.fixture
-async def qemu(tmp_path: Path) -> AsyncIterator[Qemu]:
+async def run() -> AsyncIterator[Run]:
     reaper = Reaper()
     reaper.start()
-    yield Qemu(config.Qemu(), functools.partial(run_program, reaper), tmp_path)
+    yield functools.partial(run_program, reaper)
     reaper.stop()
+
+
+@pytest.fixture
+def qemu(run: Run, tmp_path: Path) -> Qemu:
+    return Qemu(config.Qemu(), run, tmp_path)
 
 
 @pytest.fixture
@@ -122,8 +131,47 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.mark.parametrize("memory", [128, 4096])
 async def test_qemu(qemu: Qemu, machine: Machine, kind: str, memory: int) -> None:
     launch = await qemu.launch(msgspec.structs.replace(machine, kind=kind, memory=memory))
-    room = qemu.overhead(memory)
-    assert await asyncio.to_thread(survives, launch, memory + room)
-    found = await asyncio.to_thread(least, launch, memory, room)
     accelerator = launch.argv[launch.argv.index("-accel") + 1].split(",")[0]
-    print(f"\nqemu {kind} {accelerator}, guest {memory} MiB: {found} MiB beside it; {room} are left room for")
+    await show(f"qemu {kind} {accelerator}", launch, memory, qemu.overhead(memory))
+
+
+# The tender hands over the memory's size, and where the kernel ends (Solo5, include/spt_abi.h). Its seccomp filter
+# allows write(2) to the standard output, and exit_group(2).
+_SAID = b"guest: done\n"
+_BASE = 0x100000  # where Solo5's kernels are linked
+
+
+def touching() -> bytes:
+    """A Solo5 kernel for spt on x86-64 that writes to each page behind itself."""
+    notes = elf.abi(elf.SPT), elf.manifest()
+    at = 64 + 56 * (1 + len(notes))
+    code = bytes.fromhex(
+        "48 8b 47 08  48 8b 0f"  # mov rax, [rdi + 8]; mov rcx, [rdi]
+        "88 00  48 05 00100000"  # again: mov [rax], al; add rax, 0x1000
+        "48 39 c8  72 f3"  # cmp rax, rcx; jb again
+        "b8 01000000  bf 01000000"  # mov eax, 1 (write); mov edi, 1
+    )
+    ending = bytes.fromhex("0f 05  b8 e7000000  31 ff  0f 05")  # syscall; mov eax, 231; xor edi, edi; syscall
+    text = _BASE + len(code) + 10 + len(ending)
+    code += struct.pack("<BIBI", 0xBE, text, 0xBA, len(_SAID)) + ending + _SAID  # mov esi, text; mov edx, length
+    headers, body = b"", b"".join(notes)
+    for note in notes:
+        headers += struct.pack("<IIQQQQQQ", 4, 4, at, 0, 0, len(note), len(note), 4)
+        at += len(note)
+    code_at = -(-at // 4096) * 4096
+    load = struct.pack("<IIQQQQQQ", 1, 5, code_at, _BASE, _BASE, len(code), len(code), 4096)
+    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
+    header = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _BASE, 64, 0, 0, 64, 56, 1 + len(notes), 0, 0, 0)
+    return (header + load + headers + body).ljust(code_at, b"\0") + code
+
+
+@pytest.mark.parametrize("memory", [32, 512, 2048])
+async def test_spt(run: Run, tmp_path: Path, memory: int) -> None:
+    program = shutil.which("solo5-spt")
+    if program is None:
+        pytest.skip("solo5-spt is not on PATH: not run")
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(touching())
+    spt = Solo5("spt", program, run)
+    launch = await spt.launch(Machine(kernel=kernel, memory=memory))
+    await show("spt", launch, memory, spt.overhead(memory))
