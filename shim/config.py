@@ -66,13 +66,14 @@ class Tender(Section, frozen=True):
 
 
 class Qemu(Section, frozen=True):
-    """`path` as for a tender; `accel` is kvm, tcg, or auto: KVM where a guest was seen to run under it; `vhost` is
-    on, off, or auto: the kernel moves the NICs' packets (vhost-net) where KVM is used and the node has that.
+    """`path` as for a tender, or "auto" for the qemu-system-… of the node's architecture; `accel` is kvm, tcg, or auto:
+    KVM where a guest was seen to run under it; `vhost` is on, off, or auto: the kernel moves the NICs' packets
+    (vhost-net) where KVM is used and the node has that.
 
     `powerdown` is how many seconds a guest that is to stop is given to power down, where its pod does not say; 0 asks
     no guest."""
 
-    path: str = "qemu-system-x86_64"
+    path: str = "auto"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     vhost: Literal["auto", "off", "on"] = "auto"
     powerdown: float = 20.0

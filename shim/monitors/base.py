@@ -49,7 +49,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: paths are as the monitor sees them; memory is the guest's, in MiB.
 
     `kind` is the machine asked for, among those that the monitor has ("" for its own choice). `control` is the number,
-    in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors.
+    in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors. `clock`
+    is the word by which the guest's kernel takes the rate of its processor's counter, in kHz, from a monitor that knows
+    it ("" where it has none).
     """
 
     kernel: Path
@@ -61,6 +63,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     directories: tuple[SharedDirectory, ...] = ()
     kind: str = ""
     cpus: int = 1
+    clock: str = ""
     control: int | None = None
 
 
@@ -86,8 +89,6 @@ class Monitor(Protocol):
     """One monitor: probed once, then a pure function from machine to launch."""
 
     name: str
-    #: What the monitor needs beside the guest's memory, in MiB.
-    overhead: int
     #: Seconds within which a monitor that cannot run its kernel has said so and died.
     settle: float
     #: Whether it speaks virtio-net headers, by which checksums and segmentation are left to whoever can do them.
@@ -101,6 +102,14 @@ class Monitor(Protocol):
     cpus: int
     #: Whether a guest can reach directories of the node through it (`Machine.directories`).
     shares_directories: bool
+    #: Whether it opens every disk for writing, also one that is to be read only: such a disk must be the container's
+    #: own, or one that it may change.
+    writes_disks: bool
+
+    def overhead(self, memory: int) -> int:
+        """What it needs beside a guest of `memory`, both in MiB, when the guest uses all of that: its own, and the
+        kernel's for the guest's page tables, which count against the same limit."""
+        ...
 
     async def attaches_by_name(self) -> bool:
         """Whether it takes taps by name only. Raises NodeFault where it is not installed."""

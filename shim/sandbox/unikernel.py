@@ -31,6 +31,8 @@ _log = log.get(__name__)
 
 _FIRST_FD = 3  # the first descriptor after the standard streams (runc and crun, --preserve-fds)
 _MIB = 1 << 20
+# The word by which a family's kernel is told its processor's rate (Linux, arch/x86/kernel/tsc.c).
+_CLOCKS = {"linux": "tsc_early_khz"}
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +150,8 @@ async def prepare(
     """
     monitor = node.monitors[image.monitor]
     limit = rewrite.memory_limit(spec)
-    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead)
+    # The guest gets less than the limit, and its monitor needs no more for that.
+    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead(limit // _MIB))
     network = await plumb(node, record, image, netns, monitor)
     descriptors = network.taps
     try:
@@ -220,6 +223,7 @@ async def _launch(
             words=words,
             initrd=rewrite.INITRD if image.initrd else None,
             nics=nics,
+            clock=_CLOCKS.get(image.guest, ""),
             control=control,
         )
     )

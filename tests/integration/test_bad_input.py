@@ -121,6 +121,15 @@ accel = "tcg"
 """
 
 
+# It says its version, and no more.
+DYING = """\
+#!/bin/sh
+[ "$1" = --version ] && echo 'QEMU emulator version 7.2.0' && exit
+echo 'qemu: this machine is too small' >&2
+exit 3
+"""
+
+
 def test_a_monitor_that_is_not_installed_or_dies_at_once(tmp_path: Path) -> None:
     """On a node of its own, with daemons configured so."""
     with fresh_node("bad") as node:
@@ -130,7 +139,7 @@ def test_a_monitor_that_is_not_installed_or_dies_at_once(tmp_path: Path) -> None
             server.load(images.linux())
             refused(node, server, Path("/no/such/qemu"), "is not installed")
             dying = tmp_path / "qemu"
-            dying.write_text("#!/bin/sh\necho 'qemu: this machine is too small' >&2\nexit 3\n")
+            dying.write_text(DYING)
             dying.chmod(0o755)
             tmp_path.chmod(0o755)
             refused(node, server, dying, "died at once with status 3: qemu: this machine is too small")

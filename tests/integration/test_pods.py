@@ -120,6 +120,19 @@ def test_what_containerd_shows_of_it(node: Node, containerd: Containerd, daemon:
         assert refused.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN)
 
 
+def test_a_guest_that_uses_all_its_memory_is_not_killed(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """Its kernel writes to every page when it starts (init_on_free); what is left of the limit is its monitor's."""
+    with containerd.cri.pod("unikernel") as pod:
+        container = unikernel(pod, memory=256 << 20, annotations={"io.unikernel.cmdline": "init_on_free=1"})
+        served(node, pod.address)
+        assert len(node.fetch(pod.address, "/cgi-bin/sum?16384").split()[0]) == 64
+        usage = json.loads(containerd.ctr("task", "metrics", "--format", "json", container))
+        assert int(usage["memory"]["usage"]["usage"]) > (256 - 82) << 20, "the guest has all that there is for it"
+        assert container in containerd.ctr("task", "ls")
+
+
 def test_the_guest_ends_by_itself(node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:
     """eth0 is whole again before anybody deletes anything."""
     cri = containerd.cri

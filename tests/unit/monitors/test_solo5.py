@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shim.errors import NodeFault, Unsupported
-from shim.monitors.base import Machine, Nic
+from shim.errors import InvalidRequest, NodeFault, Unsupported
+from shim.monitors.base import Disk, Machine, Nic
 from shim.monitors.solo5 import Solo5, arguments, refuses_descriptor
 from shim.process.spawn import Completed
 from tests.unit.monitors.fake import FakeRun, program
@@ -115,3 +115,31 @@ async def test_a_tender_takes_no_commands(tmp_path: Path) -> None:
     assert tender.powerdown == 0
     with pytest.raises(Unsupported):
         await tender.power_down(tmp_path)
+
+
+def test_disks() -> None:
+    disks = (
+        Disk(path=Path("/unikernel/disk0"), device="storage"),
+        Disk(path=Path("/dev/sda"), device="log", read_only=False),
+    )
+    machine = Machine(kernel=_MACHINE.kernel, memory=64, words=("x",), nics=(_NIC,), disks=disks)
+    assert arguments(Path("/usr/bin/solo5-spt"), machine, by_name=False)[4:] == (
+        "--block:storage=/unikernel/disk0",
+        "--block:log=/dev/sda",
+        "--",
+        "/unikernel/kernel",
+        "x",
+    )
+
+
+@pytest.mark.parametrize(
+    ("disk", "why"),
+    [
+        (Disk(path=Path("/d")), "this one has none; name the device, or leave the disk out"),
+        (Disk(path=Path("/a b"), device="storage"), "no path with white space"),
+        (Disk(path=Path("/a\tb"), device="storage"), "no path with white space"),
+    ],
+)
+def test_a_disk_that_a_tender_cannot_have(disk: Disk, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        arguments(Path("/s"), Machine(kernel=Path("/k"), memory=64, disks=(disk,)), by_name=False)

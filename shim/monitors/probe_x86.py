@@ -1,4 +1,4 @@
-"""A guest of a few bytes, to see whether an accelerator really runs one, and how fast its clock goes.
+"""A guest of a few bytes for x86-64, to see whether an accelerator really runs one, and how fast its clock goes.
 
 It is an ELF file that QEMU loads by its PVH note, through the same firmware as any kernel. It times its processor's
 counter (TSC) by the machine's interval timer, and writes each measurement to QEMU's debug console. Then it does what
@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import struct
 
+from shim.process.spawn import Completed
+
 #: What QEMU exits with when the guest wrote VALUE to isa-debug-exit: 2 * VALUE + 1 (QEMU, hw/misc/debugexit.c).
 _VALUE = 0x2A
 STATUS = 2 * _VALUE + 1
+#: The machine that it is for (`machines`).
+MACHINE = "microvm"
 #: The two devices, to be added to the machine; what the guest writes comes out on QEMU's stdout.
 DEVICES = (
     *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
@@ -112,6 +116,11 @@ def kernel() -> bytes:
         (_IDT + 16 * _INVALID_OPCODE, gate),
     )
     return first + levels + tables
+
+
+def passed(done: Completed) -> bool:
+    """Whether the guest came to its own end."""
+    return done.status == STATUS and rate(done.stdout) is not None
 
 
 def rate(measured: bytes) -> int | None:
