@@ -103,11 +103,13 @@ class Monitors(Section, frozen=True):
 
 
 class Storage(Section, frozen=True):
-    """`cache` is the directory of the images that are made from containers' root file systems and volumes, the node's
-    even where daemons are pods'; `limit` is how much of them is kept, in MiB, while nobody uses them."""
+    """`directory` is on a disk: it holds images of file systems, which outlive their pods, and the pods' own disks. At
+    most `limit` MiB of images are kept that nobody uses; a root that a guest can write to has `room` MiB beside what is
+    in it."""
 
-    cache: Path = Path("/var/lib/unikernel-shim/images")
+    directory: Path = Path("/var/lib/unikernel-shim")
     limit: int = 10240
+    room: int = 1024
 
 
 class Metrics(Section, frozen=True):
@@ -129,8 +131,8 @@ class Config(Section, frozen=True):
     network: Network = Network()
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
-    metrics: Metrics = Metrics()
     storage: Storage = Storage()
+    metrics: Metrics = Metrics()
 
     @property
     def grpc_socket(self) -> Path:
@@ -180,10 +182,12 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("run_dir must be an absolute path", subject=name)
     if config.engine.timeout <= 0 or config.engine.parallel < 0:
         raise InvalidRequest("engine.timeout must be above 0, engine.parallel 0 or more", subject=name)
+    if not config.storage.directory.is_absolute():
+        raise InvalidRequest("storage.directory must be an absolute path", subject=name)
+    if config.storage.limit < 0 or config.storage.room < 0:
+        raise InvalidRequest("storage.limit and storage.room must be 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
-    if not config.storage.cache.is_absolute() or config.storage.limit < 0:
-        raise InvalidRequest("storage.cache must be an absolute path, storage.limit 0 MiB or more", subject=name)
     # Also what is no number: nan compares with nothing.
     monitors = config.monitors
     asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}

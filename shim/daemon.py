@@ -20,7 +20,7 @@ import uvloop
 
 from shim import __version__, faults, log, rundir
 from shim.config import Config
-from shim.errors import InvalidRequest
+from shim.errors import InvalidRequest, NodeFault
 from shim.events import Publisher
 from shim.guests.registry import guests
 from shim.journal import Journal, Record, Step
@@ -39,7 +39,7 @@ from shim.rpc.namespaced import NamespacedDoors
 from shim.rpc.scrapes import ScrapeServer
 from shim.rpc.service import Service, from_descriptor
 from shim.rpc.ttrpc_server import TtrpcServer
-from shim.sandbox import identifiers
+from shim.sandbox import disks, identifiers
 from shim.sandbox.adoption import adopt_all
 from shim.sandbox.checks import Checker
 from shim.sandbox.node import Node
@@ -57,6 +57,7 @@ from shim.services.sandbox import SandboxService
 from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
+from shim.storage.images import Images
 from shim.wire import (
     courier_pb2,
     inspection_pb2,
@@ -84,6 +85,8 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
     reaper.start()
     journal = _journal(config.run_dir / "journal", ContainerRecord, step)
     pods = _journal(config.run_dir / "journal" / "pods", SandboxRecord, step)
+    tools = functools.partial(run, reaper)
+    images_in = functools.partial(Images, run=tools, limit=config.storage.limit << 20)
     return Node(
         config=config,
         reaper=reaper,
@@ -92,7 +95,10 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
         journal=journal,
         pods=pods,
         guests=guests(),
-        monitors=monitors(config.monitors, functools.partial(run, reaper), memory or config.run_dir),
+        monitors=monitors(config.monitors, tools, memory or config.run_dir),
+        images=images_in(config.storage.directory / "images"),
+        images_in=images_in,
+        disks=disks.of_boot(config.storage.directory),
         announce=announce,
     )
 
@@ -210,6 +216,7 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
     checker = Checker()
     doors = _doors(config, sandboxes, checker, pod)
     scrapes = await _scrapes(config, sandboxes, checker, publisher)
+    sweeping = asyncio.create_task(_sweep(node, pod))
     try:
         await doors.grpc.start(config.grpc_socket)
         await doors.ttrpc.start(config.ttrpc_socket)
@@ -222,15 +229,27 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
         )
         yield _Running(sandboxes, publisher, doors)
     finally:
+        sweeping.cancel()
         # Monitors live on: the journal lets the next daemon adopt them.
         await asyncio.gather(
             *(door.stop(config.stop_grace) for door in (doors.ttrpc, doors.namespaced, doors.grpc)),
         )
         if scrapes is not None:
             await scrapes.stop()
+        await node.images.close()
         await publisher.close(config.stop_grace)
         await all_settled(config.stop_grace)
         node.stop()
+
+
+async def _sweep(node: Node, pod: _Pod | None) -> None:
+    """Tidy the cache of images, once and in nobody's way. It is the node's, so no daemon of one pod does."""
+    if pod is not None and pod.namespace:
+        return
+    try:
+        await node.images.sweep()
+    except NodeFault as error:
+        _log.warning("the cache of images is not tidied", error=str(error))
 
 
 def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,12 @@ P = ParamSpec("P")
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As asyncio.to_thread, but a caller that is cancelled goes on only once the thread is done: whoever then cleans up
     does not race with it."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    return await to_its_end(asyncio.to_thread(function, *args, **kwargs))
+
+
+async def to_its_end(coroutine: Coroutine[object, object, T]) -> T:
+    """What `coroutine` returns; a caller that is cancelled goes on only once it is done."""
+    work = asyncio.ensure_future(coroutine)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -45,7 +45,7 @@ class Linux:
 
     name = "linux"
     versions = frozenset((4, 6))
-    roots: tuple[str, ...] = linux_storage.FORMATS
+    roots: tuple[str, ...] = (*linux_storage.FORMATS, linux_storage.INITRD)
     mounts: tuple[str, ...] = linux_storage.FORMATS
     # A kernel is unpacked at 16 MiB (arch/x86/Kconfig, PHYSICAL_START) and needs more than its own size around it.
     minimum: int = 32
@@ -65,7 +65,7 @@ class Linux:
         own = _words_of(spec.cmdline)
         arguments = spec.arguments
         if root and arguments and not _names_init(own):
-            words.append(_init(arguments[0]))
+            words.append(_init("rdinit" if root.format == linux_storage.INITRD else "init", arguments[0]))
             arguments = arguments[1:]
         words += own
         if arguments:
@@ -89,15 +89,15 @@ def _names_init(own: list[str]) -> bool:
     return any(word.lstrip('"').startswith(("init=", "rdinit=")) for word in kernels)
 
 
-def _init(program: str) -> str:
-    """The word that names init, which the kernel looks for on no path."""
+def _init(word: str, program: str) -> str:
+    """The word that names the first process, which the kernel looks for on no path."""
     if not program.startswith("/"):
         raise InvalidRequest(
             f"the guest's first process is {program!r}, and Linux starts an absolute path only",
             subject="args",
             remedy=f"name the program's whole path in the image, or give the guest a shell: /bin/sh -c {program!r}",
         )
-    return _quoted(f"init={program}", "args")
+    return _quoted(f"{word}={program}", "args")
 
 
 def _check_count(count: int, limit: int, subject: str, remedy: str) -> None:

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 from shim.errors import InvalidRequest
 from shim.guests.base import Volume
 
-#: What can be the root, what can be mounted elsewhere: the best first.
+#: What can be mounted: the best first.
 FORMATS: tuple[str, ...] = ("squashfs", "erofs", "ext4", "iso9660", "9p", "virtiofs")
+#: A root that the kernel unpacks from its initrd, and mounts nothing over.
+INITRD = "cpio"
 # File systems of ext4's driver, which an image may bring.
 _KNOWN = {*FORMATS, "ext2", "ext3"}
 _OPTIONS = {"9p": "trans=virtio,version=9p2000.L"}
@@ -36,6 +38,8 @@ def root_of(volumes: Sequence[Volume]) -> Volume | None:
 
 def root_words(root: Volume) -> list[str]:
     """What the kernel is told of its root. Raises InvalidRequest for one that it cannot mount."""
+    if root.format == INITRD:
+        return []
     found = [f"root={_source(root)}", "ro" if root.read_only else "rw"]
     if root.format:
         found.append(f"rootfstype={root.format}")

@@ -16,6 +16,7 @@ There is no power to switch off: a guest that halts stays.
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,6 @@ class Firecracker:
     """Firecracker, of whatever version is installed."""
 
     name: str = "firecracker"
-    # Measured with 1.12.1: 2 MiB beside 160 MiB of guest in use, most of it page tables, which grow with the guest.
-    overhead: int = 16
     settle: float = 0.1
     vnet_hdr: bool = True
     powerdown: float = 0.0
@@ -97,6 +96,10 @@ class Firecracker:
     def __init__(self, settings: config.Firecracker, run: Run) -> None:
         self._path = settings.path
         self._versions = Versions(self.name, _OLDEST, run)
+
+    def overhead(self, memory: int) -> int:
+        """Measured with 1.12.1: 2 MiB beside 160 MiB of guest in use, most of it page tables, which grow with that."""
+        return 16 + math.ceil(memory / 128)
 
     async def attaches_by_name(self) -> bool:
         """Always: it has no other way."""

@@ -121,6 +121,11 @@ class Engine:
         finally:
             _discard(pidfile)
 
+    def awaits_start(self, container: str) -> bool:
+        """Whether the container's process waits for its start: until then runc and crun keep the FIFO that it waits at
+        (runc, libcontainer/container_linux.go, execFifoFilename; crun, src/libcrun/container.c); blocks."""
+        return (self.root / container / "exec.fifo").exists()
+
     async def start(self, container: str) -> None:
         """Let the container's program run."""
         async with self._gate:

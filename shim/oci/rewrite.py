@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,7 +34,7 @@ _GRACE = "io.kubernetes.pod.terminationGracePeriod"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
-_READ_ONLY = ("ro", "nosuid", "nodev", "rprivate")
+_HARMLESS = ("nosuid", "nodev", "rprivate")
 # What of /proc tells about the node or changes it: the defaults of containerd (pkg/oci/spec.go). root may write to
 # /proc/sys without any capability (kernel, net and fs sysctls ask for the owner alone).
 _MASKED_PATHS = (
@@ -45,18 +45,31 @@ _READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A character device of the node."""
+    """A device of the node: `path` is where the monitor has it, `kind` c or b as mknod(1) has it, `access` r or rw;
+    only its `owner` and root can open a block device."""
 
     path: Path
     major: int
     minor: int
+    kind: Literal["b", "c"] = "c"
+    access: Literal["r", "rw"] = "rw"
+    owner: int = 0
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or directory of the node at `source`, that the monitor has at `target`."""
+
+    source: Path
+    target: Path
+    writable: bool = False
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the image the monitor is shown, as paths on the node."""
+    """What the monitor is shown beside its own program: kernel and initrd as paths on the node, and the rest."""
 
     kernel: Path
     initrd: Path | None = None
+    more: tuple[Shown, ...] = ()
 
 
 def annotations_of(spec: Spec) -> dict[str, str]:
@@ -103,6 +116,23 @@ def memory_limit(spec: Spec) -> int:
     """The memory limit in bytes, 0 for none."""
     limit = ((spec.get("linux") or {}).get("resources") or {}).get("memory", {}).get("limit")
     return int(limit) if limit and int(limit) > 0 else 0
+
+
+def cpus(spec: Spec) -> float:
+    """The processors that the container may use: its quota, else what its shares stand for, else 0.
+
+    The kubelet turns a request into shares of 1024 a processor (Kubernetes, pkg/kubelet/cm/helpers_linux.go).
+    """
+    cpu = ((spec.get("linux") or {}).get("resources") or {}).get("cpu") or {}
+    quota, period, shares = (int(cpu.get(name) or 0) for name in ("quota", "period", "shares"))
+    if quota > 0 and period > 0:
+        return quota / period
+    return shares / 1024
+
+
+def is_root_read_only(spec: Spec) -> bool:
+    """Whether the container may not write to its root file system."""
+    return bool((spec.get("root") or {}).get("readonly"))
 
 
 def namespace_path(spec: Spec, kind: str) -> str | None:
@@ -162,18 +192,18 @@ def for_monitor(spec: Spec, launch: Launch, devices: tuple[Device, ...], files: 
     # A privileged container's own list allows every device of the node, and a device of the pod's is not the guest's.
     resources["devices"] = [
         {"allow": False, "access": "rwm"},
-        *({"allow": True, "type": "c", "major": d.major, "minor": d.minor, "access": "rw"} for d in devices),
+        *({"allow": True, "type": d.kind, "major": d.major, "minor": d.minor, "access": d.access} for d in devices),
     ]
     linux |= {
         "resources": resources,
         "devices": [
             {
                 "path": str(d.path),
-                "type": "c",
+                "type": d.kind,
                 "major": d.major,
                 "minor": d.minor,
-                "fileMode": 0o666,
-                "uid": 0,
+                "fileMode": 0o666 if d.kind == "c" else 0o600,
+                "uid": d.owner,
                 "gid": 0,
             }
             for d in devices
@@ -206,12 +236,12 @@ def _union(asked: list[str] | None, always: tuple[str, ...]) -> list[str]:
 
 
 def _monitor_mounts(launch: Launch, files: Files, *, terminal: bool) -> list[dict[str, Any]]:
-    def bind(source: Path, target: Path, *options: str) -> dict[str, Any]:
+    def bind(source: Path, target: Path, *options: str, writable: bool = False) -> dict[str, Any]:
         return {
             "destination": str(target),
             "type": "bind",
             "source": str(source),
-            "options": ["bind", *_READ_ONLY, *options],
+            "options": ["bind", "rw" if writable else "ro", *_HARMLESS, *options],
         }
 
     mounts: list[dict[str, Any]] = [
@@ -231,6 +261,7 @@ def _monitor_mounts(launch: Launch, files: Files, *, terminal: bool) -> list[dic
     mounts.append(bind(files.kernel, KERNEL, "noexec"))
     if files.initrd is not None:
         mounts.append(bind(files.initrd, INITRD, "noexec"))
+    mounts += [bind(shown.source, shown.target, "noexec", writable=shown.writable) for shown in files.more]
     return mounts
 
 
@@ -267,7 +298,7 @@ def with_pod_files(spec: Spec, files: Mapping[str, str]) -> Spec:
     the node. Where the pod mounts something of its own there, that stays; a /dev/shm of the container's alone goes."""
     mounts = [entry for entry in spec.get("mounts") or [] if _destination(entry) != SHARED_MEMORY or _is_bind(entry)]
     taken = {_destination(entry) for entry in mounts}
-    read_only = bool((spec.get("root") or {}).get("readonly"))
+    read_only = is_root_read_only(spec)
     for inside, outside in files.items():
         if inside not in taken:
             mode = "ro" if read_only and inside != SHARED_MEMORY else "rw"

@@ -226,6 +226,30 @@ def unmount_all(root: Path) -> None:
         _unmount(point)
 
 
+def unchanged_layers(mounts: Sequence[Mount]) -> tuple[Path, ...]:
+    """The lower directories of an overlay mount, uppermost first, where nothing was put over them yet; blocks."""
+    if len(mounts) != 1 or mounts[0].type != "overlay" or mounts[0].target.strip("/"):
+        return ()
+    options = dict(option.partition("=")[::2] for option in mounts[0].options)
+    upper = options.get("upperdir")
+    try:
+        if upper and any(Path(upper).iterdir()):
+            return ()
+    except OSError:
+        return ()
+    # A colon in a directory's name is escaped (Documentation/filesystems/overlayfs.rst): such layers are not named.
+    lower = options.get("lowerdir", "")
+    return tuple(map(Path, lower.split(":"))) if lower and "\\" not in lower else ()
+
+
+def block_device(mounts: Sequence[Mount]) -> Path | None:
+    """The block device that the root file system is, where it is one and nothing else is mounted; blocks."""
+    if len(mounts) != 1 or mounts[0].target.strip("/") or not mounts[0].source.startswith("/dev/"):
+        return None
+    source = Path(mounts[0].source)
+    return source if source.is_block_device() else None
+
+
 def bind(source: Path, target: Path) -> None:
     """Bind `source` to the existing `target`; blocks. `unmount_all(target)` is the inverse."""
     _mount(os.fspath(source), os.fspath(target), "", _MS_BIND, "")

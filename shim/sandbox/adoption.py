@@ -16,6 +16,7 @@ from shim.oci import bundle
 from shim.process import pidfd
 from shim.process.relay import Overheard
 from shim.process.stdio import Descriptors
+from shim.sandbox import disks
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
@@ -47,6 +48,11 @@ async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
 
 
 def _remove_forgotten(node: Node) -> None:
+    disks.sweep(node.config.storage.directory)
+    _remove_unspoken(node)
+
+
+def _remove_unspoken(node: Node) -> None:
     """Directories that no record speaks of: of ends that could not remove a file, as on a full or read-only disk."""
     for kept, parent, remove in (
         (node.pods.keys(), "sandboxes", remove_own),
@@ -78,6 +84,10 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)
     container.init.pid = record.pid
     sandboxes.adopt(container)
+    # The record is written before the start that it speaks of, which the former daemon may not have come to.
+    engine = node.engine.within(record.namespace)
+    if alive and record.running and await asyncio.to_thread(engine.awaits_start, record.container):
+        record.running = False
     if record.running and (alive or record.exit is None):
         container.init.become(Status.RUNNING)
     if record.exit is not None:

@@ -13,11 +13,13 @@ from shim.oci import bundle, rewrite
 from shim.oci.engine import uses_systemd
 from shim.oci.image import Unikernel, recognise
 from shim.oci.rootfs import Mount, mount_all
+from shim.oci.volumes import block_devices
 from shim.process import pidfd
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox.container import Container, console_path
+from shim.sandbox.disks import root_of
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Created
 from shim.sandbox.record import ContainerRecord
@@ -63,7 +65,7 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         if order.rootfs:
             await in_thread(_mount, order.rootfs, root)
         image = await asyncio.to_thread(_recognise, spec, root)
-        creating = _Creation(node, sandbox, record, spec)
+        creating = _Creation(node, sandbox, record, spec, order.rootfs)
         container = await creating.run(image)
     except BaseException as error:
         if creating is not None:
@@ -102,14 +104,17 @@ def _recognise(spec: rewrite.Spec, root: Path) -> Unikernel | None:
         root,
         arguments=tuple(spec["process"].get("args") or ()),
         annotations=rewrite.annotations_of(spec),
+        devices=tuple(device.path for device in block_devices(spec)),
     )
 
 
 class _Creation:
     """One creation under way, and what of it is open in this process."""
 
-    def __init__(self, node: Node, sandbox: Sandbox, record: ContainerRecord, spec: rewrite.Spec) -> None:
-        self._node, self._sandbox, self._record, self._spec = node, sandbox, record, spec
+    def __init__(
+        self, node: Node, sandbox: Sandbox, record: ContainerRecord, spec: rewrite.Spec, rootfs: tuple[Mount, ...]
+    ) -> None:
+        self._node, self._sandbox, self._record, self._spec, self._rootfs = node, sandbox, record, spec, rootfs
         self._container: Container | None = None
 
     async def run(self, image: Unikernel | None) -> Container:
@@ -122,7 +127,9 @@ class _Creation:
             record.own_bundle = node.container_dir(record.namespace, record.container)
             record.stderr = record.own_bundle / "stderr"
             node.journal.write(record.key, record)
-            prepared = await prepare(node, record, self._spec, image, netns)
+            root = await in_thread(root_of, record.bundle, self._spec, self._rootfs)
+            named = await self._sandbox.with_names(self._spec)
+            prepared = await prepare(node, record, named, image, netns, root)
             spec, handed = prepared.spec, prepared.descriptors
             settle = node.monitors[image.monitor].settle
         else:

@@ -13,9 +13,10 @@ import socket
 from pathlib import Path
 
 from shim.errors import NodeFault
+from shim.guests.base import Dns
 from shim.oci.rewrite import SHARED_MEMORY
 from shim.oci.rootfs import Mount, mount_all, unmount_all
-from shim.sandbox.record import Dns, Pod
+from shim.sandbox.record import Pod
 
 _SHM = "shm"
 _SHM_BYTES = 64 << 20  # containerd's, and docker's before it (defaultShmSize)
@@ -29,11 +30,31 @@ def resolv_conf(dns: Dns) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def make(directory: Path, pod: Pod) -> dict[str, str]:
-    """Make them under `directory`; returns, by the path in a container, that on the node; blocks.
+def parse_resolv_conf(text: str) -> Dns:
+    """What resolv.conf(5) says: the last of its `search` and `domain` lines counts, and all of the others."""
+    servers: list[str] = []
+    options: list[str] = []
+    searches: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.split()
+        if not words or words[0][0] in "#;":
+            continue
+        match words[0]:
+            case "nameserver" if len(words) > 1:
+                servers.append(words[1])
+            case "search" | "domain":
+                searches = tuple(words[1:])
+            case "options":
+                options += words[1:]
+    return Dns(servers=tuple(servers), searches=searches, options=tuple(options))
+
+
+def make_names(directory: Path, pod: Pod) -> dict[str, str]:
+    """Make under `directory` the files that names are found by; returns, by the path in a container, that on the node;
+    blocks.
 
     Harmless when repeated, also by the next daemon: a container that has them mounted sees the same files. Raises
-    NodeFault. `remove` is the inverse.
+    NodeFault.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,10 +67,23 @@ def make(directory: Path, pod: Pod) -> dict[str, str]:
             _copy(Path("/etc/resolv.conf"), directory / "resolv.conf")
         for path in found.values():
             Path(path).chmod(0o644)
+    except OSError as error:
+        raise _failed(directory, error) from error
+    return found
+
+
+def make(directory: Path, pod: Pod) -> dict[str, str]:
+    """As `make_names`, and the shared memory. `remove` is the inverse."""
+    found = make_names(directory, pod)
+    try:
         found[SHARED_MEMORY] = SHARED_MEMORY if pod.host_ipc else os.fspath(_shared_memory(directory))
     except OSError as error:
-        raise NodeFault(f"the pod's files cannot be made: {error}", subject=os.fspath(directory)) from error
+        raise _failed(directory, error) from error
     return found
+
+
+def _failed(directory: Path, error: OSError) -> NodeFault:
+    return NodeFault(f"the pod's files cannot be made: {error}", subject=os.fspath(directory))
 
 
 def _copy(source: Path, target: Path) -> None:

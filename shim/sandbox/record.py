@@ -6,18 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from shim.guests.base import Dns
 from shim.network.plan import Plan
 from shim.process.reaper import Exit
 from shim.process.stdio import Streams
 from shim.sandbox.state import SandboxStatus
-
-
-class Dns(msgspec.Struct, frozen=True, kw_only=True):
-    """How the pod's containers find names, as resolv.conf(5) has it."""
-
-    servers: tuple[str, ...] = ()
-    searches: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +75,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     rootfs: Path | None = None
     """Where mounts of ours are, None when containerd handed over none."""
     own_bundle: Path | None = None
+    disks: Path | None = None
+    """The directory of the disks that are the container's own, None where it has none."""
     engine: bool = False
     """Whether the engine may know the container."""
     cgroup: str = ""

@@ -121,6 +121,12 @@ class Sandbox:
         spec = rewrite.in_pod_without_pause(spec, self.pod.netns, self._pinned, host_pid=self.pod.host_pid)
         return rewrite.with_pod_files(spec, self._files)
 
+    async def with_names(self, spec: rewrite.Spec) -> rewrite.Spec:
+        """A unikernel's configuration with the files that its pod's containers find names by."""
+        if self.pod is None or not rewrite.wants_pause(spec):
+            return spec  # containerd has put its own there
+        return rewrite.with_pod_files(spec, await asyncio.to_thread(files.make_names, self.directory, self.pod))
+
     def note(self) -> None:
         """Write what the next daemon must know. Raises NodeFault. An implied sandbox is known by its containers."""
         if self.pod is not None:

@@ -17,6 +17,7 @@ from shim.network.pod import undo_at
 from shim.oci import cgroup
 from shim.oci.bundle import remove
 from shim.oci.rootfs import unmount_all
+from shim.sandbox import disks
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
 
@@ -74,6 +75,8 @@ async def dismantle(node: Node, record: ContainerRecord) -> None:
     await attempt("network", restore_network(node, record))
     if record.rootfs is not None:
         await attempt("rootfs", asyncio.to_thread(unmount_all, record.rootfs))
+    if record.disks is not None:
+        await attempt("disks", asyncio.to_thread(disks.remove, record.disks))
     if not failures and record.own_bundle is not None:
         await attempt("bundle", asyncio.to_thread(remove, record.own_bundle))
     if failures:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from shim import log
-from shim.errors import ImageFault, InvalidRequest, NetworkFault
+from shim.errors import ImageFault, NetworkFault
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
 from shim.monitors.control import listen
@@ -21,16 +21,19 @@ from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
+from shim.sandbox.disks import Provided, provide
 from shim.sandbox.nics import match
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord, PodPlan
+from shim.sandbox.resources import guest_cpus, guest_memory
 from shim.sandbox.stopping import patience
+from shim.sandbox.volumes import RootFileSystem
 from shim.threads import in_thread
 
 _log = log.get(__name__)
 
-_FIRST_FD = 3  # the first descriptor after the standard streams (runc and crun, --preserve-fds)
 _MIB = 1 << 20
+_FIRST_FD = 3  # the first descriptor after the standard streams (runc and crun, --preserve-fds)
 # The word by which a family's kernel is told its processor's rate (Linux, arch/x86/kernel/tsc.c).
 _CLOCKS = {"linux": "tsc_early_khz"}
 
@@ -45,27 +48,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     spec: rewrite.Spec
     launch: Launch
     descriptors: tuple[int, ...] = ()
-
-
-def guest_memory(wish: int | None, limit: int, default: int, overhead: int) -> int:
-    """The guest's memory in MiB from the annotation's wish, the container's limit in bytes (0: none), the default,
-    and the monitor's own need in MiB. Raises InvalidRequest where they cannot all be true."""
-    if not limit:
-        return wish or default
-    room = limit // _MIB - overhead
-    if wish and wish > room:
-        raise InvalidRequest(
-            f"a guest of {wish} MiB and its monitor ({overhead} MiB) exceed the memory limit of {limit // _MIB} MiB",
-            subject="io.unikernel.memory",
-            remedy="raise the limit or lower the annotation",
-        )
-    if room < 1:
-        raise InvalidRequest(
-            f"the memory limit of {limit // _MIB} MiB leaves no room for a guest beside its monitor ({overhead} MiB)",
-            subject="resources.limits.memory",
-            remedy="raise the limit",
-        )
-    return wish or room
 
 
 class Plumbed(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,16 +124,27 @@ def _match(image: Unikernel, offered: tuple[str, ...]) -> tuple[Assignment, ...]
 
 
 async def prepare(
-    node: Node, record: ContainerRecord, spec: rewrite.Spec, image: Unikernel, netns: str | None
+    node: Node,
+    record: ContainerRecord,
+    spec: rewrite.Spec,
+    image: Unikernel,
+    netns: str | None,
+    root: RootFileSystem,
 ) -> Prepared:
     """Everything between recognising a unikernel and asking the engine for its monitor's container.
 
-    Leaves in the world only what the record speaks of. Raises the errors of plan, guest and monitor.
+    Leaves in the world only what the record speaks of. Raises the errors of storage, plan, guest and monitor.
     """
-    monitor = node.monitors[image.monitor]
+    monitor, guest = node.monitors[image.monitor], node.guests[image.guest]
     limit = rewrite.memory_limit(spec)
     # The guest gets less than the limit, and its monitor needs no more for that.
-    memory = guest_memory(image.memory, limit, node.config.guest.memory, monitor.overhead(limit // _MIB))
+    overhead = monitor.overhead(limit // _MIB)
+    size = _Size(
+        memory=guest_memory(image.memory, limit, node.config.guest.memory, overhead, guest.minimum),
+        cpus=guest_cpus(rewrite.cpus(spec), monitor.cpus),
+    )
+    # Before the network: what may take long, or be refused, must not cost the pod its address meanwhile.
+    storage = await provide(node, record, spec, image, root)
     network = await plumb(node, record, image, netns, monitor)
     descriptors = network.taps
     try:
@@ -164,8 +157,8 @@ async def prepare(
         if record.powerdown:
             control = _FIRST_FD + len(descriptors)
             descriptors += (listen(own),)
-        launch = await _launch(node, spec, image, network, bool(vhost), memory, control)
-        rewritten = await in_thread(_bundle, own, spec, image, launch, netns or "")
+        launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
+        rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
     except BaseException:
         close_all(descriptors)
         raise
@@ -174,7 +167,9 @@ async def prepare(
         container=record.container,
         guest=image.guest,
         monitor=image.monitor,
-        memory=memory,
+        memory=size.memory,
+        cpus=size.cpus,
+        disks=[f"{volume.target or volume.device or 'bare'} {volume.format}".strip() for volume in storage.volumes],
         address=[str(interface.address) for interface in network.interfaces],
         gateway=[str(interface.gateway) for interface in network.interfaces],
         mac=[interface.mac for interface in network.interfaces],
@@ -182,17 +177,27 @@ async def prepare(
     return Prepared(spec=rewritten, launch=launch, descriptors=descriptors)
 
 
+class _Size(msgspec.Struct, frozen=True, kw_only=True):
+    """How large the guest's machine is: MiB, and virtual processors."""
+
+    memory: int
+    cpus: int
+
+
 async def _launch(
     node: Node,
     spec: rewrite.Spec,
     image: Unikernel,
     network: Plumbed,
+    storage: Provided,
+    size: _Size,
+    *,
     vhost: bool,
-    memory: int,
     control: int | None,
 ) -> Launch:
     """Ask the guest for its words and the monitor for its command line; `vhost` says that a descriptor of vhost-net for
     each NIC comes behind the taps', `control` is the number of the control socket's."""
+    monitor = node.monitors[image.monitor]
     nics = tuple(
         Nic(
             fd=_FIRST_FD + position,
@@ -214,28 +219,34 @@ async def _launch(
             hostname=rewrite.hostname(spec) or rewrite.environment(spec).get("HOSTNAME", ""),
             cmdline=image.cmdline,
             interfaces=network.interfaces,
+            dns=storage.dns,
+            volumes=storage.volumes,
+            version=image.version,
+            console=monitor.console,
         )
     )
-    return await node.monitors[image.monitor].launch(
+    return await monitor.launch(
         Machine(
             kernel=rewrite.KERNEL,
-            memory=memory,
+            memory=size.memory,
+            cpus=size.cpus,
             words=words,
-            initrd=rewrite.INITRD if image.initrd else None,
+            initrd=rewrite.INITRD if storage.files.initrd else None,
             nics=nics,
+            disks=storage.disks,
+            directories=storage.directories,
+            kind=image.kind,
             clock=_CLOCKS.get(image.guest, ""),
             control=control,
         )
     )
 
 
-def _bundle(own: Path, spec: rewrite.Spec, image: Unikernel, launch: Launch, netns: str) -> rewrite.Spec:
+def _bundle(own: Path, spec: rewrite.Spec, launch: Launch, storage: Provided, netns: str) -> rewrite.Spec:
     """Make the monitor's root under `own`; returns the configuration for it."""
-    devices = tuple(bundle.device(path) for path in launch.devices)
+    devices = (*(bundle.device(path) for path in launch.devices), *storage.devices)
     bundle.make_monitor_root(own / "root", launch)
-    return rewrite.for_monitor(
-        spec, launch, devices, rewrite.Files(kernel=image.path, initrd=image.initrd), own / "root", netns
-    )
+    return rewrite.for_monitor(spec, launch, devices, storage.files, own / "root", netns)
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

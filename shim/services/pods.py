@@ -17,11 +17,12 @@ from google.protobuf.message import DecodeError
 
 from shim import stats
 from shim.errors import InvalidRequest, NotFound, Unsupported
+from shim.guests.base import Dns
 from shim.oci.cgroup import parent_path
 from shim.rpc.service import Call
 from shim.sandbox import sysctls
 from shim.sandbox.description import describe
-from shim.sandbox.record import Dns, Pod
+from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import GRACE, Sandboxes
 from shim.sandbox.state import SandboxStatus

@@ -66,7 +66,7 @@ class Cache:
         return NodeFault(
             "there is no room left for an image",
             subject=os.fspath(self.directory),
-            remedy="free some, lower storage.limit, or set storage.cache to a directory of a larger file system",
+            remedy="free some, lower storage.limit, or set storage.directory to one of a larger file system",
         )
 
     def prepare(self) -> None:

@@ -89,9 +89,11 @@ class Pod:
         share_processes: bool = False,
         security: Mapping[str, Any] | None = None,
         mounts: Mapping[str, str] | None = None,
+        read_only_mounts: Mapping[str, str] | None = None,
         devices: Sequence[str] = (),
     ) -> str:
-        """CreateContainer; the container's id. `memory` is the limit in bytes, `mounts` host path by container path.
+        """CreateContainer; the container's id. `memory` is the limit in bytes, `mounts` host path by container path, as
+        `read_only_mounts` is.
 
         `resources` and `security` are further fields of LinuxContainerResources and LinuxContainerSecurityContext.
         """
@@ -110,7 +112,11 @@ class Pod:
             labels=labels or {},
             annotations=annotations or {},
             envs=[pb.KeyValue(key=key, value=value.encode()) for key, value in (env or {}).items()],
-            mounts=[pb.Mount(container_path=inside, host_path=out) for inside, out in (mounts or {}).items()],
+            mounts=[
+                pb.Mount(container_path=inside, host_path=out, readonly=read_only)
+                for some, read_only in ((mounts, False), (read_only_mounts, True))
+                for inside, out in (some or {}).items()
+            ],
             devices=[pb.Device(container_path=path, host_path=path, permissions="rwm") for path in devices],
             log_path=f"{name}.{attempt}.log" if attempt else f"{name}.log",
             tty=tty,

@@ -26,6 +26,7 @@ class Daemon(Server):
         """`more` is TOML put behind the node's own settings, `env` goes into its environment, `grouping` is what
         couriers go by."""
         self.run_dir = node.base / "run"
+        self.storage = node.base / "storage"
         self.config = node.base / f"{name}.toml"
         self.config.write_text(f'grouping = "{grouping}"\n' + configuration(node, self.run_dir) + more)
         command = [str(paths.DAEMON), "serve"]
@@ -49,14 +50,17 @@ class Daemon(Server):
 
 
 def configuration(node: Node, run_dir: Path) -> str:
-    """The node's settings as TOML: top-level keys and the tables `log`, `metrics`, `containerd`, and `monitors` but for
-    `qemu`."""
+    """The node's settings as TOML: top-level keys, and the tables `log`, `storage`, `metrics`, `containerd`, and
+    `monitors` but for `qemu`."""
     return f"""\
 run_dir = "{run_dir}"
 
 [log]
 level = "debug"
 format = "json"
+
+[storage]
+directory = "{node.base / "storage"}"
 
 [metrics]
 listen = "unix:{run_dir / "metrics.sock"}"

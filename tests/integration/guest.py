@@ -10,13 +10,19 @@ from inside: the network must be tested both ways.
     GET /cgi-bin/ping?ADDRESS    the guest pings ADDRESS, once
     GET /cgi-bin/show            links, addresses, routes and neighbours as the guest sees them, and what of virtio each
                                  NIC has negotiated, as a line `features NIC: 0110…`, bit 0 first
+    GET /cgi-bin/file?PATH       the SHA-256 of a file or device of the guest's
+    GET /cgi-bin/write?PATH      a line is written to that file; `ok`, or why not
     GET /cgi-bin/blob?KIBIBYTES  so much at random, the same again for the same number
     GET /cgi-bin/sum?KIBIBYTES   the SHA-256 of that
     POST /cgi-bin/sum            the SHA-256 of what was posted
 
+It stays in its initrd, and mounts at /root what `root=` names, and where they say what words of systemd's name
+(`systemd.mount-extra=WHAT:WHERE:TYPE:OPTIONS`, systemd-fstab-generator(8)).
+
 Words of the command line that it obeys: `harness.poweroff=SECONDS` powers off after so long (0: at once, with no
-network), `harness.crash` panics, `harness.deaf` takes no notice of the power button; else that powers it off. What it
-prints on the console begins with `guest:`; `guest: ready` comes last.
+network), `harness.crash` panics, `harness.deaf` takes no notice of the power button, which else powers it off,
+`harness.sum=PATH` says the SHA-256 of a file. What it prints on the console begins with `guest:`; `guest: ready` comes
+last.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ import io
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.integration import paths
@@ -50,6 +56,16 @@ MODULES_MORE = (
     "drivers/block/virtio_blk",
 )
 
+#: For what is mounted: file systems, each behind what it needs.
+MODULES_STORAGE = (
+    "drivers/block/virtio_blk",
+    "fs/squashfs/squashfs",
+    "lib/libcrc32c",
+    "fs/erofs/erofs",
+    "drivers/cdrom/cdrom",
+    "fs/isofs/isofs",
+)
+
 READY = "guest: ready"
 
 _INIT = """\
@@ -59,6 +75,7 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t devtmpfs dev /dev
 word() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; return;; esac; done; }
+every() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; esac; done; }
 cat_cmdline() { $b cat /proc/cmdline; }
 off() { echo "guest: powering off"; $b poweroff -f; $b reboot -f; }
 echo "guest: up"
@@ -66,11 +83,22 @@ case " $(cat_cmdline) " in *" harness.crash "*) echo c > /proc/sysrq-trigger;; e
 after=$(word harness.poweroff)
 [ "$after" = 0 ] && off
 for m in $($b cat /modules/order); do $b insmod /modules/$m.ko || echo "guest: no $m"; done
+on() { $b mkdir -p "$2" && $b mount -t "$3" -o "$4" "$1" "$2" || echo "guest: $1 cannot be mounted"; }
+root=$(word root)
+if [ -n "$root" ]; then
+    case " $(cat_cmdline) " in *" rw "*) mode=rw;; *) mode=ro;; esac
+    on "$root" /root "$(word rootfstype)" "$mode"
+fi
+for word in $(every systemd.mount-extra); do
+    rest=${word#*:}; where=${rest%%:*}; rest=${rest#*:}
+    on "${word%%:*}" "$where" "${rest%%:*}" "${rest#*:}"
+done
+file=$(word harness.sum)
+[ -n "$file" ] && echo "guest: $($b sha256sum "$file")"
 # A press and its release are events of 24 bytes each (input.rst, struct input_event); only the button sends any.
 heed() { $b dd if=/dev/input/event0 of=/dev/null bs=24 count=1 2>/dev/null && echo "guest: power button" && off; }
 case " $(cat_cmdline) " in *" harness.deaf "*) ;; *) heed & ;; esac
 $b ip link set lo up
-every() { for w in $(cat_cmdline); do case $w in "$1"=*) echo "${w#*=}"; esac; done; }
 # NAME:MAC; by way of other names, since one's new name can be another's old one
 for word in $(every ifname); do
     for device in /sys/class/net/*; do
@@ -146,6 +174,8 @@ _SHOW = (
 for device in /sys/class/net/eth*; do echo "features ${device##*/}: $($b cat $device/device/features)"; done
 """
 )
+_FILE = _CGI + '$b sha256sum "$QUERY_STRING" 2>&1\n'
+_WRITE = _CGI + 'echo "written by the guest" > "$QUERY_STRING" && $b sync && echo ok || echo failed\n'
 _BLOB = (
     _CGI
     + """file=/tmp/blob.$QUERY_STRING
@@ -191,27 +221,33 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def initrd(*, more_modules: bool = False, files: Mapping[str, bytes] | None = None) -> bytes:
+def initrd(*, more_modules: Sequence[str] = (), files: Mapping[str, bytes] | None = None) -> bytes:
     """The guest's compressed initrd; `files` adds executable files by absolute path."""
-    names = MODULES + (MODULES_MORE if more_modules else ())
-    content = {
-        "init": _INIT.encode(),
-        "bin/busybox": Path(paths.program("busybox")).read_bytes(),
-        "www/cgi-bin/fetch": _FETCH.encode(),
-        "www/cgi-bin/ping": _PING.encode(),
-        "www/cgi-bin/show": _SHOW.encode(),
-        "www/cgi-bin/blob": (_BLOB + "$b cat $file\n").encode(),
-        "www/cgi-bin/sum": (_CGI + _SUM + _BLOB.removeprefix(_CGI) + "$b sha256sum $file\n").encode(),
-        "modules/order": "\n".join(Path(name).name for name in names).encode(),
-        **{f"modules/{Path(name).name}.ko": _module(name) for name in names},
-        **{name.lstrip("/"): data for name, data in (files or {}).items()},
-    }
+    content = {**tree(more_modules), **{name.lstrip("/"): data for name, data in (files or {}).items()}}
     directories = {str(parent) for name in content for parent in Path(name).parents if str(parent) != "."}
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in sorted(directories | {"proc", "sys", "dev", "tmp"})]
     entries += [(name, stat.S_IFREG | 0o755, data) for name, data in content.items()]
     entries.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox"))
     # Little compression: the guest inflates it under emulation, and the time is the test's.
     return gzip.compress(cpio(entries), compresslevel=1, mtime=0)
+
+
+def tree(more_modules: Sequence[str] = ()) -> dict[str, bytes]:
+    """The executable files of the guest's user space by their paths, without the leading slash."""
+    names = MODULES + tuple(more_modules)
+    return {
+        "init": _INIT.encode(),
+        "bin/busybox": Path(paths.program("busybox")).read_bytes(),
+        "www/cgi-bin/fetch": _FETCH.encode(),
+        "www/cgi-bin/ping": _PING.encode(),
+        "www/cgi-bin/show": _SHOW.encode(),
+        "www/cgi-bin/file": _FILE.encode(),
+        "www/cgi-bin/write": _WRITE.encode(),
+        "www/cgi-bin/blob": (_BLOB + "$b cat $file\n").encode(),
+        "www/cgi-bin/sum": (_CGI + _SUM + _BLOB.removeprefix(_CGI) + "$b sha256sum $file\n").encode(),
+        "modules/order": "\n".join(Path(name).name for name in names).encode(),
+        **{f"modules/{Path(name).name}.ko": _module(name) for name in names},
+    }
 
 
 def qemu(initrd_file: Path, tap: str, console: Path, words: str) -> list[str]:

@@ -19,10 +19,11 @@ from tests.integration.node import Node, cgroup_roots, mounts
 #: How long the kernel may take: closing a tap and dropping a namespace are its business, and lag.
 GRACE = 5.0
 #: What the first pod makes for all: the reference plugins' bridge and chains, containerd's directories per namespace
-#: and kind, the engine's, and what the daemon remembers of the machine.
+#: and kind, the engine's, what the daemon remembers of the machine, and images, which are kept for the next pod.
 _KEPT = re.compile(
     r"(link|address|route) .*\bcni0\b"
     r"|iptables .*-A (PREROUTING|OUTPUT|POSTROUTING|CNI-HOSTPORT-(MASQ|SETMARK)) .*\bCNI-HOSTPORT|iptables .*\b0x2000\b"
+    r"|file .*/storage(/disks(/[^/]+)?|/images(/(images|keys)(/[^/]+)?|/building)?)?$"
     r"|file .*/run/(acceleration\.json|lock|serving|ns/[^/]+|engine/(crun|runc)(/[^/]+)?)$"
     r"|file .*/io\.containerd\.grpc\.v1\.cri/(containers|netns|sandboxes)$"
     r"|file .*/io\.containerd\.(runtime\.v2\.task|sandbox\.controller\.v1\.shim)/[^/]+$"
@@ -54,7 +55,7 @@ class LeakCheck:
     ) -> None:
         self._node = node
         self._containerd = containerd
-        self._directories = [node.base / "run", *directories]
+        self._directories = [node.base / "run", node.base / "storage", *directories]
         if containerd is not None:
             state = containerd.state
             self._directories += [
@@ -111,6 +112,7 @@ class LeakCheck:
             "descriptor": set(_descriptors(marks, node)),
             "file": {str(path) for directory in self._directories for path in _below(directory)},
             "shim socket": set(_shim_sockets(marks)),
+            "loop device": set(_loop_devices(marks)),
         }
 
     def _marks(self) -> list[str]:
@@ -201,6 +203,14 @@ def _descriptors(marks: list[str], node: Node) -> Iterable[str]:
 def _below(directory: Path) -> Iterable[Path]:
     """Files and directories, without logs, which only grow."""
     return (path for path in directory.rglob("*") if path.suffix != ".log") if directory.is_dir() else ()
+
+
+def _loop_devices(marks: list[str]) -> Iterable[str]:
+    """Loop devices (loop(4)) of files of the node's."""
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        file = _read(path).strip()
+        if any(mark in file for mark in marks):
+            yield f"{path.parent.parent.name} {file}"
 
 
 def _shim_sockets(marks: list[str]) -> Iterable[str]:

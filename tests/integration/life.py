@@ -21,7 +21,7 @@ MOUNTS = (("proc", "proc"), ("dev", "tmpfs"))
 
 
 class Life:
-    """A pod with a sidecar and a unikernel, from Create to Shutdown, over the daemon's gRPC door."""
+    """A pod with a sidecar and a unikernel with a disk, from Create to Shutdown, over the daemon's gRPC door."""
 
     def __init__(self, node: Node, site: Site) -> None:
         self.node, self.site = node, site
@@ -36,9 +36,11 @@ class Life:
         busybox = self.base / ORDINARY / "image" / "bin" / "busybox"
         busybox.write_bytes(Path(paths.program("busybox")).read_bytes())
         busybox.chmod(0o755)
-        kernel = tender_double.image().files[tender_double.KERNEL_PATH]
-        assert isinstance(kernel, bytes)
-        (self.base / GUEST / "image" / "kernel").write_bytes(kernel)
+        files = tender_double.image(blocks={"data": bytes(512)}).files
+        for path, name in ((tender_double.KERNEL_PATH, "kernel"), ("/data", "data")):
+            content = files[path]
+            assert isinstance(content, bytes)
+            (self.base / GUEST / "image" / name).write_bytes(content)
         self._configure(ORDINARY, "/bin/busybox", "sleep", "3600")
         self._configure(GUEST, "/kernel", f"address={site.address}", "term=0")
 
@@ -52,6 +54,7 @@ class Life:
                 "io.kubernetes.cri.sandbox-id": SANDBOX,
                 "io.kubernetes.cri.container-type": "container",
                 "io.kubernetes.cri.container-name": name,
+                "io.unikernel.block": "data=/data",
             },
             "linux": {
                 # As containerd writes them for a pod without a pause container.

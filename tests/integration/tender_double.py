@@ -15,6 +15,7 @@ The words of its guest, from the container's arguments:
     memory=MIB        touch so much memory
     after=SECONDS     end by itself
     exit=CODE         with that code
+    blocks            say of each disk its name and first line, and write over that; one that cannot be is the end
     term=ignore       take no notice of SIGTERM, SIGINT and SIGHUP; term=CODE: end with that code on them
     {...}             repeated on the console, and then the end: it is a rumprun guest that was told so
 """
@@ -22,6 +23,7 @@ The words of its guest, from the container's arguments:
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.integration.doubles import guest
@@ -45,6 +47,14 @@ for option in sys.argv[1:sys.argv.index("--")]:
     if name.startswith("--net-mac:") and not mac:
         mac = bytes.fromhex(value.replace(":", ""))
 address, after, code, echo, kept = b"", None, 0, False, []
+if "blocks" in words:
+    for option in sys.argv[1:sys.argv.index("--")]:
+        name, _, path = option.partition("=")
+        if name.startswith("--block:"):
+            with open(path, "r+b") as disk:
+                print("block", name[8:], disk.readline().decode().strip(), flush=True)
+                disk.seek(0)
+                disk.write(b"written over\\n")
 for word in words:
     name, _, value = word.partition("=")
     if word.startswith("{"):
@@ -115,7 +125,10 @@ def configuration(directory: Path) -> str:
     return "".join(f'\n[monitors.{tender}]\npath = "{program}"\n' for tender in ("spt", "hvt"))
 
 
-def image(reference: str = REFERENCE, *, nics: int = 1) -> Image:
-    """An image whose entry point is a Solo5 kernel for `spt` that asks for so many NICs."""
-    names = [f"net{number}".encode() for number in range(nics)]
-    return Image(reference, {KERNEL_PATH: elf.solo5(nets=names)}, entrypoint=(KERNEL_PATH,))
+def image(reference: str = REFERENCE, *, nics: int = 1, blocks: Mapping[str, bytes] | None = None) -> Image:
+    """An image whose entry point is a Solo5 kernel for `spt` that asks for so many NICs, and for block devices: what is
+    to be on them, by name, is in files of these names at the image's top."""
+    disks = blocks or {}
+    kernel = elf.solo5(nets=[f"net{number}".encode() for number in range(nics)], blocks=[*map(str.encode, disks)])
+    files = {f"/{name}": data for name, data in disks.items()}
+    return Image(reference, {KERNEL_PATH: kernel, **files}, entrypoint=(KERNEL_PATH,))

@@ -146,7 +146,7 @@ $b poweroff -f
 async def test_a_pc_with_disks(run: Run, tmp_path: Path) -> None:
     """A q35 finds its disks in their order, reads what they hold, and writes to one of them only."""
     initrd, first, second = tmp_path / "initrd", tmp_path / "first, read-only", tmp_path / "second"
-    initrd.write_bytes(guest.initrd(more_modules=True, files={"/init": _DISKS.encode()}))
+    initrd.write_bytes(guest.initrd(more_modules=guest.MODULES_MORE, files={"/init": _DISKS.encode()}))
     first.write_bytes(os.urandom(1 << 20))
     second.write_bytes(os.urandom(1 << 20))
     held = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]

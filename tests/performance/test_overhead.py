@@ -118,7 +118,7 @@ def qemu(run: Run, tmp_path: Path) -> Qemu:
 def machine(tmp_path: Path) -> Machine:
     """A Linux guest that writes to all its memory: the kernel does, when it frees it at first (init_on_free)."""
     initrd, disk = tmp_path / "initrd", tmp_path / "disk"
-    initrd.write_bytes(guest.initrd(more_modules=True, files={"/init": _INIT.encode()}))
+    initrd.write_bytes(guest.initrd(more_modules=guest.MODULES_MORE, files={"/init": _INIT.encode()}))
     disk.touch()
     os.truncate(disk, _DISK)
     words = ("console=ttyS0", "quiet", "panic=-1", "reboot=t", "init_on_free=1")

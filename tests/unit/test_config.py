@@ -43,11 +43,11 @@ def test_settings_are_read() -> None:
         ("[monitors.qemu]\npowerdown = -1", "powerdown"),
         ("[monitors.qemu]\npowerdown = nan", "powerdown"),
         ("[monitors.qemu]\npowerdown = inf", "powerdown"),
+        ("[storage]\ndirectory = 'relative'", "storage.directory"),
+        ("[storage]\nlimit = -1", "storage.limit"),
         ("[monitors.cloud-hypervisor]\npowerdown = -1", "cloud-hypervisor.powerdown"),
         ("[monitors.cloud_hypervisor]\npath = 'x'", "cloud_hypervisor"),
         ("[monitors.firecracker]\npowerdown = 1", "powerdown"),
-        ("[storage]\ncache = 'relative'", "storage.cache"),
-        ("[storage]\nlimit = -1", "storage.limit"),
         ("not toml", "line 1"),
     ],
 )

@@ -175,6 +175,7 @@ _CASES = {
     "root-shared": GuestSpec(
         volumes=(Volume(target="/", format="9p", device="root", read_only=False),), arguments=("/bin/sh",)
     ),
+    "root-initrd": GuestSpec(volumes=(Volume(target="/", format="cpio"),), arguments=("/init", "x")),
     "root-virtiofs": GuestSpec(volumes=(Volume(target="/", format="virtiofs", device="root"),)),
     "root-and-own-init": GuestSpec(volumes=(_IMAGE,), cmdline="init=/sbin/init debug", arguments=("-c", "x")),
     "root-and-own-quoted-init": GuestSpec(volumes=(_IMAGE,), cmdline='"init=/my init"', arguments=("-c", "x")),

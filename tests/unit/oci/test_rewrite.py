@@ -195,6 +195,42 @@ def test_a_pods_own_shared_memory_stays() -> None:
     assert rewrite.with_pod_files(given, {"/dev/shm": "/pod/shm"})["mounts"] == given["mounts"]
 
 
+def test_a_disk_is_a_device_of_its_own_in_dev_and_no_more() -> None:
+    disk = rewrite.Device(Path("/dev/disk0"), 7, 3, "b", "r", 1000)
+    linux = rewrite.for_monitor(
+        spec(), Launch(argv=("/m",)), (disk,), rewrite.Files(kernel=Path("/k")), Path("/r"), ""
+    )["linux"]
+    assert linux["resources"]["devices"][1:] == [{"allow": True, "type": "b", "major": 7, "minor": 3, "access": "r"}]
+    (node,) = linux["devices"]
+    assert (node["path"], node["type"], node["fileMode"], node["uid"]) == ("/dev/disk0", "b", 0o600, 1000)
+
+
+def test_what_the_monitor_is_shown_besides() -> None:
+    shown = (
+        rewrite.Shown(source=Path("/img/a"), target=Path("/unikernel/disk0")),
+        rewrite.Shown(source=Path("/img/b"), target=Path("/unikernel/disk1"), writable=True),
+    )
+    files = rewrite.Files(kernel=Path("/k"), more=shown)
+    found = rewrite.for_monitor(spec(), Launch(argv=("/m",)), (), files, Path("/r"), "")
+    options = {mount["destination"]: set(mount["options"]) for mount in found["mounts"]}
+    harmless = {"nosuid", "nodev", "noexec"}
+    assert {"ro", *harmless} <= options["/unikernel/disk0"] and {"rw", *harmless} <= options["/unikernel/disk1"]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wanted"),
+    [
+        ({}, 0),
+        ({"quota": 150000, "period": 100000, "shares": 2}, 1.5),
+        ({"quota": -1, "period": 100000, "shares": 2048}, 2.0),
+        ({"quota": None, "shares": 102}, 102 / 1024),
+    ],
+)
+def test_processors(cpu: dict[str, Any], wanted: float) -> None:
+    assert rewrite.cpus({"linux": {"resources": {"cpu": cpu}}}) == wanted
+    assert rewrite.cpus({}) == 0
+
+
 def test_readers() -> None:
     given = spec()
     assert rewrite.sandbox_id(given) == "s1"

@@ -1,4 +1,4 @@
-"""The decisions about a unikernel that need no pod: its memory, and when it gets no network."""
+"""The decisions about a unikernel that need no pod: when it gets no network."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ from typing import cast
 
 import pytest
 
-from shim.errors import ImageFault, InvalidRequest, NetworkFault, ShimError
+from shim.errors import ImageFault, NetworkFault, ShimError
 from shim.monitors.base import Monitor
 from shim.oci.image import Unikernel
 from shim.oci.kernel import Kernel
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
-from shim.sandbox.unikernel import Plumbed, guest_memory, plumb
-
-_MIB = 1 << 20
-
-
-@pytest.mark.parametrize(
-    ("wish", "limit", "memory"),
-    [(None, 0, 128), (64, 0, 64), (None, 256, 192), (64, 256, 64), (192, 256, 192)],
-)
-def test_memory(wish: int | None, limit: int, memory: int) -> None:
-    assert guest_memory(wish, limit * _MIB, 128, 64) == memory
-
-
-def test_memory_that_cannot_fit() -> None:
-    with pytest.raises(InvalidRequest, match="exceed the memory limit of 256 MiB"):
-        guest_memory(193, 256 * _MIB, 128, 64)
-    with pytest.raises(InvalidRequest, match="leaves no room"):
-        guest_memory(None, 64 * _MIB, 128, 64)
+from shim.sandbox.unikernel import Plumbed, plumb
 
 
 async def plumbed(devices: tuple[str, ...] | None, network: str, netns: str | None) -> Plumbed:

@@ -129,5 +129,5 @@ def test_a_cache_that_cannot_be(tmp_path: Path) -> None:
 
 def test_too_little_room_is_known_before(cache: Cache) -> None:
     cache.require(1)
-    with pytest.raises(NodeFault, match=r"no room left for an image; .*storage\.cache"):
+    with pytest.raises(NodeFault, match=r"no room left for an image; .*storage\.directory"):
         cache.require(1 << 62)
