@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from shim.errors import InvalidRequest
 from shim.guests.base import Volume
+from shim.guests.mounting import mount_point
 
 #: What can be mounted: the best first.
 FORMATS: tuple[str, ...] = ("squashfs", "erofs", "ext4", "iso9660", "9p", "virtiofs")
@@ -57,16 +58,9 @@ def mount_words(volumes: Sequence[Volume]) -> list[str]:
     for volume in volumes:
         if volume.target in ("", "/"):
             continue
-        if not volume.target.startswith("/") or any(character in volume.target for character in ":\\"):
-            raise InvalidRequest(
-                f"a Linux guest cannot be told to mount at {volume.target!r}",
-                subject=volume.target,
-                remedy="use an absolute path without a colon or backslash",
-            )
+        where = mount_point(volume, "Linux", ":\\")
         options = ["ro" if volume.read_only else "rw", *filter(None, [_OPTIONS.get(volume.format)])]
-        found.append(
-            f"systemd.mount-extra={_source(volume)}:{volume.target}:{volume.format or 'auto'}:{','.join(options)}"
-        )
+        found.append(f"systemd.mount-extra={_source(volume)}:{where}:{volume.format or 'auto'}:{','.join(options)}")
     return found
 
 

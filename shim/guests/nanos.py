@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from shim.errors import InvalidRequest
 from shim.guests.base import GuestSpec, Volume
+from shim.guests.mounting import mount_point
 from shim.guests.network import way_out
 from shim.network.view import GuestInterface
 
@@ -75,13 +76,8 @@ def _volumes(volumes: Sequence[Volume]) -> list[str]:
             )
         if volume.target in ("", "/"):
             continue
-        if not volume.target.startswith("/") or any(character in volume.target for character in " :\0"):
-            raise InvalidRequest(
-                f"a Nanos guest cannot be told to mount at {volume.target!r}",
-                subject=volume.target,
-                remedy="use an absolute path without spaces and colons",
-            )
-        found.append(f"mounts.{_key(volume)}={volume.target}{':ro' if volume.read_only else ''}")
+        where = mount_point(volume, "Nanos", " :\0")
+        found.append(f"mounts.{_key(volume)}={where}{':ro' if volume.read_only else ''}")
     return found
 
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from shim.errors import InvalidRequest
 from shim.guests.base import GuestSpec, Volume
+from shim.guests.mounting import mount_point
 from shim.guests.network import name_servers, way_out
 from shim.network.view import GuestInterface
 
@@ -95,13 +96,7 @@ def _volumes(volumes: Sequence[Volume]) -> list[str]:
                 subject=volume.target,
                 remedy=f"use {' or '.join(Osv.mounts)}",
             )
-        if not volume.target.startswith("/") or "," in volume.target:
-            raise InvalidRequest(
-                f"an OSv guest cannot be told to mount at {volume.target!r}",
-                subject=volume.target,
-                remedy="use an absolute path without a comma",
-            )
-        found.append(f"--mount-fs={kind},{where},{volume.target}")
+        found.append(f"--mount-fs={kind},{where},{mount_point(volume, 'OSv', ',')}")
     return found
 
 

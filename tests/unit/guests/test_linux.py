@@ -368,7 +368,7 @@ def test_home_and_term_take_no_place_of_the_environments() -> None:
         (GuestSpec(volumes=(_IMAGE,), environment=_variables(32)), "env", "32 are more than the 31"),
         (GuestSpec(volumes=(Volume(target="/", format="ufs", disk=0),)), "/", "cannot mount ufs"),
         (GuestSpec(volumes=(Volume(target="/d", format="zfs", disk=0),)), "/d", "cannot mount zfs"),
-        (GuestSpec(volumes=(Volume(target="/a:b", format="ext4", disk=0),)), "/a:b", "without a colon"),
+        (GuestSpec(volumes=(Volume(target="/a:b", format="ext4", disk=0),)), "/a:b", "without colons"),
         (GuestSpec(volumes=(Volume(target="d", format="ext4", disk=0),)), "d", "absolute path"),
         (GuestSpec(volumes=(Volume(target='/a"b', format="ext4", disk=0),)), "volumes", "double quote"),
     ],
