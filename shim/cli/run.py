@@ -44,6 +44,8 @@ def spec_for(
     annotations["io.unikernel.kernel"] = "/kernel"
     if initrd:
         annotations["io.unikernel.initrd"] = "/initrd"
+    # There is nothing in it that a guest could have as its root.
+    annotations["io.unikernel.root"] = "none"
     annotations["io.unikernel.network"] = "required" if netns else "none"
     network = {"type": "network", **({"path": os.fspath(netns)} if netns else {})}
     return {

@@ -302,8 +302,8 @@ def test_a_node_device_is_not_the_guests(pod: Pod, cri: Client) -> None:
 
 
 def test_a_volume_is_a_sidecars(pod: Pod, cri: Client, tmp_path: Path) -> None:
-    """A host path, through a symbolic link too, is mounted into an ordinary container. A guest that cannot see it is
-    not begun: it would miss what its pod says that it has."""
+    """A host path, through a symbolic link too, is mounted into an ordinary container. A guest that cannot have it is
+    refused: it would miss what its pod says that it has."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "file").write_text("on the node\n")
     (tmp_path / "link").symlink_to("real")
