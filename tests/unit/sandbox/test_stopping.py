@@ -59,6 +59,7 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda *_: sys.exit(0))
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background jobs are born without it
 print(flush=True)
 time.sleep(600)
 """
