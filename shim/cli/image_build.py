@@ -20,7 +20,7 @@ from shim.errors import AlreadyExists, ImageFault, InvalidRequest, NodeFault
 from shim.oci.archive.documents import ARCHITECTURES
 from shim.oci.archive.packing import items
 from shim.oci.archive.writer import Order, Written, write
-from shim.oci.explain import Explanation
+from shim.sandbox.explain import Explanation
 
 _STDOUT = Path("-")
 

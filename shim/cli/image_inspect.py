@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,15 +14,17 @@ import msgspec
 
 from shim.cli.image_words import check_text, pair
 from shim.config import Config
-from shim.errors import ImageFault, InvalidRequest, NotFound, ShimError
+from shim.errors import ImageFault, InvalidRequest, NotFound, ShimError, Unsupported
+from shim.monitors.registry import monitors
 from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.archive import stored
 from shim.oci.archive.documents import Process
 from shim.oci.archive.files import Archive, Directory, Files, spooled
 from shim.oci.archive.stored import Stored
 from shim.oci.archive.unpack import unpack
-from shim.oci.explain import PAUSE, Explanation, Question, explain
 from shim.oci.image import wishes_of
+from shim.process.spawn import Completed
+from shim.sandbox.explain import PAUSE, Explanation, Question, explain
 
 _STDIN = "-"
 #: Files by which an image says what it is.
@@ -138,7 +140,17 @@ def _of_files(request: Request, config: Config, annotations: Mapping[str, str], 
 def _question(
     config: Config, arguments: tuple[str, ...], environment: Mapping[str, str], annotations: Mapping[str, str]
 ) -> Question:
-    return Question(arguments=arguments, environment=environment, annotations=annotations, memory=config.guest.memory)
+    return Question(
+        monitors=monitors(config.monitors, _start_nothing, Path("/nonexistent")),
+        arguments=arguments,
+        environment=environment,
+        annotations=annotations,
+        memory=config.guest.memory,
+    )
+
+
+async def _start_nothing(argv: Sequence[str], *, timeout: float) -> Completed:
+    raise Unsupported("an image is looked at without its monitor", subject=argv[0])
 
 
 def _environment(words: Iterable[str]) -> dict[str, str]:

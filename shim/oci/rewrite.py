@@ -148,6 +148,11 @@ def hostname(spec: Spec) -> str:
     return str(spec.get("hostname") or "")
 
 
+def working_directory(spec: Spec) -> str:
+    """Where the process starts, "" where that is not said."""
+    return str(spec["process"].get("cwd") or "")
+
+
 def environment(spec: Spec) -> dict[str, str]:
     """The process's environment by name."""
     return {name: value for name, _, value in (str(entry).partition("=") for entry in spec["process"].get("env") or [])}

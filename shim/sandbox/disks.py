@@ -17,8 +17,8 @@ import msgspec
 
 from shim import log
 from shim.errors import InvalidRequest, NodeFault
-from shim.guests.base import Dns, Guest, Volume
-from shim.monitors.base import Disk, Monitor, SharedDirectory
+from shim.guests.base import Dns, Volume
+from shim.monitors.base import Disk, SharedDirectory
 from shim.oci import bundle, rewrite
 from shim.oci.image import Unikernel
 from shim.oci.rootfs import Mount, block_device, unchanged_layers, unmount_all
@@ -26,7 +26,19 @@ from shim.oci.volumes import Bind, Role, binds, block_devices
 from shim.sandbox.files import parse_resolv_conf
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
-from shim.sandbox.volumes import CPIO, SHARED, Abilities, Content, Initrd, Part, RootFileSystem, Share, Storage, decide
+from shim.sandbox.volumes import (
+    CPIO,
+    Content,
+    Initrd,
+    Part,
+    RootFileSystem,
+    Share,
+    Storage,
+    abilities,
+    decide,
+    tag,
+    told,
+)
 from shim.storage import formats
 from shim.storage.images import Image, Images
 from shim.storage.source import Source
@@ -98,20 +110,10 @@ async def provide(
     guest, monitor = node.guests[image.guest], node.monitors[image.monitor]
     mounted = binds(spec)
     contents = await in_thread(_look_at, mounted)
-    storage = decide(image, root, contents, block_devices(spec), _abilities(guest, monitor))
+    storage = decide(image, root, contents, block_devices(spec), abilities(guest, monitor))
     for note in storage.notes:
         _log.info("not all of the container's storage is its guest's", container=record.container, note=note)
     return await _Making(node, record, image, root, monitor.writes_disks).of(storage, await in_thread(_dns, contents))
-
-
-def _abilities(guest: Guest, monitor: Monitor) -> Abilities:
-    return Abilities(
-        monitor=monitor.name,
-        roots=guest.roots,
-        mounts=guest.mounts,
-        shares_directories=monitor.shares_directories,
-        writes_disks=monitor.writes_disks,
-    )
 
 
 def _look_at(mounted: Sequence[Bind]) -> tuple[Content, ...]:
@@ -170,7 +172,7 @@ class _Making:
         self._shown: list[rewrite.Shown] = []
         self._devices: list[rewrite.Device] = []
         self._made: list[Disk] = []
-        self._volumes: list[Volume] = []
+        self._formats: list[str] = []
 
     async def of(self, storage: Storage, dns: Dns) -> Provided:
         """Make it, one after another: a node has other pods to serve."""
@@ -190,8 +192,6 @@ class _Making:
         kernel, initrd = self._image.path, self._image.initrd
         if storage.initrd is not None:
             initrd = await self._make_initrd(storage.initrd)
-            if storage.initrd.tree is not None:
-                self._volumes.append(Volume(target=self._image.root_target, format=CPIO))
         if gives_root:
             kernel, initrd = await in_thread(_give_root, self._root, self._own, kernel, initrd)
         return Provided(
@@ -199,7 +199,7 @@ class _Making:
             devices=tuple(self._devices),
             disks=tuple(self._made),
             directories=directories,
-            volumes=tuple(sorted(self._volumes, key=lambda volume: volume.target != self._image.root_target)),
+            volumes=told(storage, self._image.root_target, self._formats),
             dns=dns,
         )
 
@@ -240,7 +240,7 @@ class _Making:
             await in_thread(_give, source, self._record.user)
         path = _IMAGES / f"disk{number}"
         self._shown.append(rewrite.Shown(source=source, target=path, writable=self._is_written(part)))
-        self._tell(number, part, path, format)
+        self._add_disk(part, path, format)
 
     async def _add_device(self, number: int, part: Part) -> None:
         if part.read_only and self._writes_disks:
@@ -255,20 +255,16 @@ class _Making:
             numbers = await in_thread(_numbers, part.source)
         access: Literal["r", "rw"] = "r" if part.read_only else "rw"
         self._devices.append(rewrite.Device(path, *numbers, "b", access, self._record.user))
-        self._tell(number, part, path, part.format)
+        self._add_disk(part, path, part.format)
 
-    def _tell(self, number: int, part: Part, path: Path, format: str) -> None:
+    def _add_disk(self, part: Part, path: Path, format: str) -> None:
         self._made.append(Disk(path=path, read_only=part.read_only, device=part.device))
-        self._volumes.append(
-            Volume(target=part.target, format=format, disk=number, device=part.device, read_only=part.read_only)
-        )
+        self._formats.append(format)
 
     def _add_share(self, number: int, share: Share) -> SharedDirectory:
-        tag = f"share{number}"
-        path = _IMAGES / tag
+        path = _IMAGES / tag(number)
         self._shown.append(rewrite.Shown(source=share.source, target=path, writable=not share.read_only))
-        self._volumes.append(Volume(target=share.target, format=SHARED, device=tag, read_only=share.read_only))
-        return SharedDirectory(path=path, tag=tag, read_only=share.read_only)
+        return SharedDirectory(path=path, tag=tag(number), read_only=share.read_only)
 
     async def _make_initrd(self, wanted: Initrd) -> Path:
         """The initrd as the guest is to have it, as a file of the node."""

@@ -223,6 +223,9 @@ async def _launch(
             volumes=storage.volumes,
             version=image.version,
             console=monitor.console,
+            program=image.program,
+            cwd=rewrite.working_directory(spec),
+            devices=network.devices if image.kernel.net_devices is not None else (),
         )
     )
     return await monitor.launch(

@@ -2,10 +2,11 @@
 
 The guest's root:
 
-    io.unikernel.root | and                                                    | is
-    ------------------|--------------------------------------------------------|------------------------------------------
+    io.unikernel.root | and                                                   | is
+    ------------------|-------------------------------------------------------|-----------------------------------------
     auto              | a block of the image is for `/`                       | that block
-                      | the image names an initrd, or the guest takes no root | none
+                      | the image names an initrd, or the guest takes no root | none; one other than Linux that has its
+                      |                                                       | initrd as its root is told so
                       | the guest is Linux, or its kernel's manifest has one  | the first format that the guest takes of
                       | device more than there are disks                      | those that make a disk, as below
                       | else                                                  | none
@@ -44,13 +45,15 @@ What comes from memory, as the kubelet's Secrets do, stays in memory: an image w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from shim.errors import ImageFault, InvalidRequest
+from shim.guests.base import Guest, Volume
+from shim.monitors.base import Monitor
 from shim.oci.annotations import PREFIX
 from shim.oci.image import Unikernel
 from shim.oci.volumes import BlockDevice, Role
@@ -98,6 +101,17 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     writes_disks: bool = False
 
 
+def abilities(guest: Guest, monitor: Monitor) -> Abilities:
+    """What the two of them say of themselves."""
+    return Abilities(
+        monitor=monitor.name,
+        roots=guest.roots,
+        mounts=guest.mounts,
+        shares_directories=monitor.shares_directories,
+        writes_disks=monitor.writes_disks,
+    )
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A disk of the guest, yet to be made.
 
@@ -137,12 +151,33 @@ class Initrd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guest gets; `notes` say what it does not get, each a sentence."""
+    """What the guest gets; `unpacked` says that its root is its initrd, and that it is to be told so; `notes` say what
+    it does not get, each a sentence."""
 
     parts: tuple[Part, ...] = ()
     shares: tuple[Share, ...] = ()
     initrd: Initrd | None = None
+    unpacked: bool = False
     notes: tuple[str, ...] = ()
+
+
+def tag(share: int) -> str:
+    """What the guest asks for the shared directory of that number by."""
+    return f"share{share}"
+
+
+def told(storage: Storage, root_target: str, formats: Sequence[str]) -> tuple[Volume, ...]:
+    """What the guest is told of its storage, its root, at `root_target`, first; `formats` are those of the parts."""
+    disks = (
+        Volume(target=part.target, format=format, disk=number, device=part.device, read_only=part.read_only)
+        for number, (part, format) in enumerate(zip(storage.parts, formats, strict=True))
+    )
+    shares = (
+        Volume(target=share.target, format=SHARED, device=tag(number), read_only=share.read_only)
+        for number, share in enumerate(storage.shares)
+    )
+    unpacked = [Volume(target=root_target, format=CPIO)] if storage.unpacked else []
+    return tuple(sorted((*unpacked, *disks, *shares), key=lambda volume: volume.target != root_target))
 
 
 def decide(
@@ -215,8 +250,15 @@ class _Decision:
             tree = root.tree if isinstance(root, Initrd) else None
             grows = self._image.guest == _GROWS_INITRD
             initrd = Initrd(tree=tree, grows=grows, extra=extra, in_memory=in_memory)
+        # Linux finds what is in its initrd without a word.
+        is_own = root is None and self._image.root == "auto" and self._image.initrd is not None
         return Storage(
-            parts=_with_devices(parts, self._image), shares=tuple(shares), initrd=initrd, notes=tuple(self._notes)
+            parts=_with_devices(parts, self._image),
+            shares=tuple(shares),
+            initrd=initrd,
+            unpacked=isinstance(root, Initrd)
+            or (is_own and CPIO in self._can.roots and self._image.guest != _GROWS_INITRD),
+            notes=tuple(self._notes),
         )
 
     def _blocks(self, devices: tuple[BlockDevice, ...]) -> Iterator[Part]:

@@ -114,6 +114,7 @@ def test_a_solo5_kernel(here: Path) -> None:
         "monitor": "spt",
         "memory": "64 MiB",
         "network": "service",
+        "root": "none of the image's files",
         "command line": "--ipv4=a b",
     }
     assert "/unikernel.json" in found["facts"]["kernel"]["why"] and "ELF notes" in found["facts"]["guest"]["why"]
@@ -132,6 +133,24 @@ def test_a_linux_kernel_with_all_it_can_have(here: Path) -> None:
     assert facts["initrd"]["value"] == "/unikernel/initrd" and facts["network"]["value"] == "none"
     assert "A=b" in facts["command line"]["value"] and "loglevel=3" in facts["command line"]["value"]
     assert set(nodes(here / "a.tar")) == {"etc", "unikernel", "unikernel.json"}
+
+
+def test_a_root_that_is_made_of_the_images_files(here: Path) -> None:
+    (here / "root" / "bin").mkdir(parents=True)
+    (here / "root" / "bin" / "serve").touch(0o755)
+    built("--root", "root", "--arg", "/bin/serve", "--arg", "x", kernel="linux")
+    facts = inspected("a.tar")["facts"]
+    assert facts["root"]["value"] == "the image's files as squashfs, read-only, at /"
+    assert "root=/dev/vda ro rootfstype=squashfs" in facts["command line"]["value"]
+    assert "init=/bin/serve -- x" in facts["command line"]["value"]
+    words = ("--annotation", "io.unikernel.root=ext4")
+    told = json.loads(ask("inspect", "--json", *words, "a.tar").output)["facts"]["root"]
+    assert told == {
+        "value": "the image's files as ext4, a copy of the pod's own, at /",
+        "why": "the pod's annotation io.unikernel.root says so",
+    }
+    refused = ask("inspect", "--annotation", "io.unikernel.root=vfat", "a.tar")
+    assert refused.exit_code == 1 and "vfat" in refused.output
 
 
 def test_the_table_for_people(here: Path) -> None:

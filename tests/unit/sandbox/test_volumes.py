@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from shim.errors import ImageFault, InvalidRequest
+from shim.guests.base import Volume
+from shim.guests.registry import guests
 from shim.oci.image import Block, Unikernel
 from shim.oci.kernel import Kernel
 from shim.oci.volumes import BlockDevice, Role
-from shim.sandbox.volumes import Abilities, Content, Part, RootFileSystem, Share, Storage, decide
+from shim.sandbox.volumes import Abilities, Content, Part, RootFileSystem, Share, Storage, decide, told
 
 ROOT = RootFileSystem(directory=Path("/rootfs"))
 DEVICE = RootFileSystem(directory=Path("/rootfs"), device=Path("/dev/dm-1"), format="ext4")
@@ -45,6 +47,17 @@ def tree(format: str, **fields: Any) -> Part:
 
 
 # The root.
+
+
+@pytest.mark.parametrize(
+    ("guest", "asked", "is_told"),
+    [("unikraft", "auto", True), ("unikraft", "none", False), ("linux", "auto", False), ("hermit", "auto", False)],
+)
+def test_who_is_told_that_its_root_is_its_own_initrd(guest: str, asked: str, is_told: bool) -> None:
+    can = Abilities(monitor="qemu", roots=guests()[guest].roots)
+    found = decided(image(guest, initrd=INITRD, root=asked), can=can)
+    assert found == Storage(unpacked=is_told)
+    assert told(found, "/", ()) == ((Volume(target="/", format="cpio"),) if is_told else ())
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,15 @@ import msgspec
 from shim.errors import ShimError
 from shim.guests.base import GuestSpec
 from shim.guests.registry import guests
+from shim.monitors.base import Monitor
 from shim.oci import packed, urunc
 from shim.oci.annotations import PREFIX, Wishes
 from shim.oci.image import Block, Unikernel, recognise, wishes_of
+from shim.oci.volumes import BlockDevice
+from shim.sandbox.volumes import Initrd, Part, RootFileSystem, Storage, abilities, decide, told
+from shim.storage import formats
 
+_DEVICES = Path("/dev")
 _NATURES = {"solo5": "a Solo5 kernel by its ELF notes", "": "a file whose headers say nothing"}
 
 
@@ -47,9 +52,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be explained: its process's argv and environment, the pod's annotations, and `unheard`, what the
-    image has in places that no runtime is shown (labels, a manifest's annotations), by the place. `memory` is what a
-    guest gets of which nothing is said, in MiB."""
+    image has in places that no runtime is shown (labels, a manifest's annotations), by the place. `monitors` are the
+    node's, of which none is started; `memory` is what a guest gets of which nothing is said, in MiB."""
 
+    monitors: Mapping[str, Monitor]
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = {}
     annotations: Mapping[str, str] = {}
@@ -117,18 +123,49 @@ def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterat
         yield "initrd", Fact(_inside(root, image.initrd), said.by("initrd", "it is what the kernel, a loader, loads"))
     for number, block in enumerate(image.blocks):
         yield f"disk {block.device or number}", _disk(root, block, said)
-    if image.root not in ("auto", "none"):
-        yield "root", Fact(f"{image.root}, mounted at {image.root_target}", said.by("root"))
-    words = guests()[image.guest].words(
+    guest, monitor = guests()[image.guest], asked.monitors[image.monitor]
+    of_pod = (
+        BlockDevice(path=str(block.path), major=0, minor=0, read_only=block.read_only)
+        for block in image.blocks
+        if block.path.is_relative_to(_DEVICES)
+    )
+    storage = decide(image, RootFileSystem(directory=root), (), tuple(of_pod), abilities(guest, monitor))
+    yield "root", _root(storage, image, said)
+    words = guest.words(
         GuestSpec(
             program=image.program,
             arguments=image.arguments,
             environment=asked.environment,
             cmdline=image.cmdline,
+            volumes=told(storage, image.root_target, [_format(part) for part in storage.parts]),
             version=image.version,
+            console=monitor.console,
         )
     )
     yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
+
+
+def _format(part: Part) -> str:
+    return part.format or (formats.read(part.source) or "" if part.origin == "file" else "")
+
+
+def _root(storage: Storage, image: Unikernel, said: _Said) -> Fact:
+    """How the container's root file system reaches the guest."""
+    at = image.root_target
+    by = "no disk, no initrd and no word says otherwise, and the guest has one" if image.root == "auto" else ""
+    for part in storage.parts:
+        if part.target == at and part.origin == "tree":
+            how = "read-only" if part.read_only else "a copy of the pod's own"
+            return Fact(f"the image's files as {part.format}, {how}, at {at}", said.by("root", by))
+        if part.target == at:
+            return Fact(f"{part.source.name}, at {at}", said.by("block"))
+    if any(share.target == at for share in storage.shares):
+        return Fact(f"the image's files, shared by the monitor, at {at}", said.by("root", by))
+    if isinstance(storage.initrd, Initrd) and storage.initrd.tree is not None:
+        return Fact(f"the image's files as the initrd, at {at}", said.by("root", by))
+    if image.initrd is not None:
+        return Fact("what the initrd makes of it", said.by("root", "the image has an initrd of its own"))
+    return Fact("none of the image's files", said.by("root", f"a guest like this ({image.guest}) is its kernel alone"))
 
 
 def _disk(root: Path, block: Block, said: _Said) -> Fact:
