@@ -117,12 +117,14 @@ def _of_directory(request: Request, config: Config, annotations: Mapping[str, st
 def _of_files(request: Request, config: Config, annotations: Mapping[str, str], files: Files) -> _Report:
     image = stored.find(files, name=request.name, platform=request.platform)
     tree = stored.layers_of(files, image)
+    count, size = tree.size()
     process = image.config.config or Process()
     entry = tuple(process.entrypoint or ())
     arguments = entry + (request.arguments or tuple(process.cmd or ()))
     asked = msgspec.structs.replace(
         _question(config, arguments, _environment(process.env or ()), annotations),
         unheard={"manifest": image.annotations, "configuration (labels)": process.labels or {}},
+        files=count,
     )
     with tempfile.TemporaryDirectory(prefix="unikernel-image-") as name:
         root = Path(name)
@@ -133,7 +135,6 @@ def _of_files(request: Request, config: Config, annotations: Mapping[str, str], 
         fetch((*_DESCRIPTIONS, *arguments[:1]))
         fetch(_named(root, annotations))
         explanation = explain(root, asked)
-    count, size = tree.size()
     return _Report(form=image.form, explanation=explanation, about=_about(image, count, size))
 
 

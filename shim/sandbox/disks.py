@@ -19,7 +19,7 @@ from shim import log
 from shim.errors import InvalidRequest, NodeFault
 from shim.guests.base import Dns, Volume
 from shim.monitors.base import Disk, SharedDirectory
-from shim.oci import bundle, rewrite
+from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.image import Unikernel
 from shim.oci.rootfs import Mount, block_device, unchanged_layers, unmount_all
 from shim.oci.volumes import Bind, Role, binds, block_devices
@@ -99,6 +99,15 @@ def root_of(directory: Path, spec: rewrite.Spec, mounts: tuple[Mount, ...]) -> R
     )
 
 
+def is_bare(directory: Path, image: Unikernel) -> bool:
+    """Whether there is no file in the image but the kernel and what goes with it; blocks, for as long as it takes to
+    find another."""
+    directory = directory.resolve()
+    own = {image.path, image.initrd, *(block.path for block in image.blocks)}
+    own |= {directory / name.lstrip("/") for name in (packed.PATH, urunc.FILE)}
+    return all(Path(top, name) in own for top, _, names in os.walk(directory) for name in names)
+
+
 async def provide(
     node: Node, record: ContainerRecord, spec: rewrite.Spec, image: Unikernel, root: RootFileSystem
 ) -> Provided:
@@ -110,6 +119,7 @@ async def provide(
     guest, monitor = node.guests[image.guest], node.monitors[image.monitor]
     mounted = binds(spec)
     contents = await in_thread(_look_at, mounted)
+    root = msgspec.structs.replace(root, is_bare=await in_thread(is_bare, root.directory, image))
     storage = decide(image, root, contents, block_devices(spec), abilities(guest, monitor))
     for note in storage.notes:
         _log.info("not all of the container's storage is its guest's", container=record.container, note=note)

@@ -5,6 +5,7 @@ Nothing is decided here: a refusal is the error that a pod would get.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from shim.oci import packed, urunc
 from shim.oci.annotations import PREFIX, Wishes
 from shim.oci.image import Block, Unikernel, recognise, wishes_of
 from shim.oci.volumes import BlockDevice
+from shim.sandbox.disks import is_bare
 from shim.sandbox.volumes import Initrd, Part, RootFileSystem, Storage, abilities, decide, told
 from shim.storage import formats
 
@@ -53,7 +55,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be explained: its process's argv and environment, the pod's annotations, and `unheard`, what the
     image has in places that no runtime is shown (labels, a manifest's annotations), by the place. `monitors` are the
-    node's, of which none is started; `memory` is what a guest gets of which nothing is said, in MiB."""
+    node's, of which none is started; `memory` is what a guest gets of which nothing is said, in MiB. `files` are how
+    many regular ones the image has, None where all of them are there to be seen."""
 
     monitors: Mapping[str, Monitor]
     arguments: tuple[str, ...]
@@ -61,6 +64,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     annotations: Mapping[str, str] = {}
     unheard: Mapping[str, Mapping[str, str]] = {}
     memory: int = 0
+    files: int | None = None
 
 
 #: What becomes of a pod's own container, which is never asked what it is.
@@ -129,7 +133,7 @@ def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterat
         for block in image.blocks
         if block.path.is_relative_to(_DEVICES)
     )
-    storage = decide(image, RootFileSystem(directory=root), (), tuple(of_pod), abilities(guest, monitor))
+    storage = decide(image, _files(root, image, asked.files), (), tuple(of_pod), abilities(guest, monitor))
     yield "root", _root(storage, image, said)
     words = guest.words(
         GuestSpec(
@@ -143,6 +147,12 @@ def _facts(root: Path, image: Unikernel, asked: Question, said: _Said) -> Iterat
         )
     )
     yield "command line", Fact(" ".join(words) or "empty", "its arguments and environment, and no network yet")
+
+
+def _files(root: Path, image: Unikernel, count: int | None) -> RootFileSystem:
+    paths = (Path(top, name) for top, _, names in os.walk(root) for name in names)
+    all_seen = count is None or count <= sum(path.is_file() and not path.is_symlink() for path in paths)
+    return RootFileSystem(directory=root, is_bare=all_seen and is_bare(root, image))
 
 
 def _format(part: Part) -> str:

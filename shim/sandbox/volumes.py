@@ -7,6 +7,7 @@ The guest's root:
     auto              | a block of the image is for `/`                       | that block
                       | the image names an initrd, or the guest takes no root | none; one other than Linux that has its
                       |                                                       | initrd as its root is told so
+                      | the image holds the kernel, what it loads, no more    | none
                       | the guest is Linux, or its kernel's manifest has one  | the first format that the guest takes of
                       | device more than there are disks                      | those that make a disk, as below
                       | else                                                  | none
@@ -82,9 +83,11 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 class RootFileSystem(msgspec.Struct, frozen=True, kw_only=True):
     """The container's root file system: where it is mounted, the layers that it is made of where nothing was changed
-    (`Source`), and the block device with its format where it is one."""
+    (`Source`), and the block device with its format where it is one. `is_bare` says that it holds a kernel, what goes
+    with it, and nothing for a guest to mount."""
 
     directory: Path
+    is_bare: bool = False
     layers: tuple[Path, ...] = ()
     read_only: bool = False
     device: Path | None = None
@@ -322,7 +325,7 @@ class _Decision:
 
     def _has_root(self, disks: int) -> bool:
         """Whether the container's root file system is the guest's where nobody says."""
-        if self._image.initrd is not None or not self._disk_roots():
+        if self._image.initrd is not None or self._root.is_bare or not self._disk_roots():
             return False
         devices = self._image.kernel.block_devices
         return self._image.guest == _GROWS_INITRD or (devices is not None and len(devices) == disks + 1)

@@ -92,6 +92,17 @@ def test_nothing_is_made_where_nothing_is_wanted(tmp_path: Path) -> None:
     assert ground.record.disks is None and not (tmp_path / "storage").exists() and not list(ground.own.iterdir())
 
 
+def test_a_kernel_alone_makes_no_root(tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    for name in ("initrd", "data.img"):
+        (ground.root / name).unlink()
+    (ground.root / "etc").mkdir()
+    (ground.root / "unikernel.json").touch()
+    assert ground.provide().disks == ()
+    (ground.root / "etc" / "motd").symlink_to("nowhere")
+    assert len(ground.provide().disks) == 1
+
+
 def test_a_root_that_is_only_read_is_the_caches(tmp_path: Path) -> None:
     ground = Ground(tmp_path)
     found = ground.provide()

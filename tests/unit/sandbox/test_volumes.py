@@ -49,6 +49,12 @@ def tree(format: str, **fields: Any) -> Part:
 # The root.
 
 
+def test_a_kernel_alone_is_given_nothing_to_mount() -> None:
+    bare = RootFileSystem(directory=ROOT.directory, is_bare=True)
+    assert decided(image(), root=bare) == Storage()
+    assert decided(image(root="ext4"), root=bare).parts == (tree("ext4", read_only=False),)
+
+
 @pytest.mark.parametrize(
     ("guest", "asked", "is_told"),
     [("unikraft", "auto", True), ("unikraft", "none", False), ("linux", "auto", False), ("hermit", "auto", False)],
