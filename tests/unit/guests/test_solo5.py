@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shim.errors import InvalidRequest
 from shim.guests.base import GuestSpec, Volume
 from shim.guests.registry import guests
+from tests.unit.guests import golden
+from tests.unit.guests.interfaces import ETH0, TEXT
 
 _SOLO5 = guests()["solo5"]
 
 
-def test_arguments_as_given() -> None:
-    spec = GuestSpec(arguments=('{"a": "b c"}', "--x=à", ""), environment={"A": "1"}, hostname="h")
-    assert _SOLO5.words(spec) == spec.arguments
+_CASES = {
+    "nothing": GuestSpec(interfaces=(ETH0,), hostname="h"),
+    "arguments": GuestSpec(
+        arguments=('{"a": "b c"}', "--x=à", ""), environment={"A": "1"}, hostname="h", interfaces=(ETH0,)
+    ),
+}
 
 
-def test_no_arguments() -> None:
-    assert _SOLO5.words(GuestSpec()) == ()
+@pytest.mark.parametrize("case", _CASES)
+def test_golden(case: str) -> None:
+    golden.check(_SOLO5, case, _CASES[case])
+
+
+def test_golden_files() -> None:
+    golden.check_files(_SOLO5, _CASES)
+
+
+@given(st.lists(TEXT))
+def test_arguments_come_out_as_they_went_in(arguments: list[str]) -> None:
+    assert _SOLO5.words(GuestSpec(arguments=tuple(arguments))) == tuple(arguments)
 
 
 def test_too_long() -> None:

@@ -11,8 +11,8 @@ from shim.monitors.acceleration import Acceleration
 from shim.monitors.base import Disk, Machine, Nic, SharedDirectory
 from shim.monitors.machines import choose
 from shim.monitors.qemu_arguments import arguments
+from tests.unit.monitors import golden
 
-_GOLDEN = Path(__file__).parent / "golden" / "qemu"
 _TCG, _KVM = Acceleration(accel="tcg", khz=2600000), Acceleration(accel="kvm")
 _NICS = tuple(Nic(fd=3 + n, tap=f"tap{n}", mac=f"02:00:00:00:00:0{n}", mtu=1450) for n in range(2))
 _VHOST = tuple(Nic(fd=3 + n, tap=f"tap{n}", mac=f"02:00:00:00:00:0{n}", mtu=1500, vhost=5 + n) for n in range(2))
@@ -57,11 +57,11 @@ _CASES = {
 def test_golden(name: str) -> None:
     architecture, kind, acceleration, machine = _CASES[name]
     found = arguments(Path("/usr/bin/qemu"), machine, choose(kind, architecture), acceleration)
-    assert "\n".join(found) + "\n" == (_GOLDEN / f"{name}.txt").read_text()
+    golden.check(f"qemu/{name}.txt", "\n".join(found) + "\n")
 
 
 def test_every_golden_file_is_a_case() -> None:
-    assert {path.stem for path in _GOLDEN.iterdir()} == set(_CASES)
+    assert {path.stem for path in (Path(golden.__file__).parent / "qemu").iterdir()} == set(_CASES)
 
 
 @pytest.mark.parametrize(

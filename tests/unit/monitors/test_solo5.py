@@ -12,6 +12,7 @@ from shim.errors import InvalidRequest, NodeFault, Unsupported
 from shim.monitors.base import Disk, Machine, Nic
 from shim.monitors.solo5 import Solo5, arguments, refuses_descriptor
 from shim.process.spawn import Completed
+from tests.unit.monitors import golden
 from tests.unit.monitors.fake import FakeRun, program
 
 _NIC = Nic(fd=3, tap="tap0", mac="02:00:00:00:00:01", mtu=1500, device="service0")
@@ -23,21 +24,22 @@ def says(version: str) -> FakeRun:
     return FakeRun(lambda argv: Completed(0, b"", text))
 
 
-def test_with_a_descriptor() -> None:
-    assert arguments(Path("/usr/bin/solo5-spt"), _MACHINE, by_name=False) == (
-        "/usr/bin/solo5-spt",
-        "--mem=64",
-        "--net:service0=@3",
-        "--net-mac:service0=02:00:00:00:00:01",
-        "--",
-        "/unikernel/kernel",
-        "--flag",
-        "a b",
-    )
+_LARGE = Machine(
+    kernel=_MACHINE.kernel,
+    memory=512,
+    words=_MACHINE.words,
+    nics=(_NIC, Nic(fd=4, tap="tap1", mac="02:00:00:00:00:02", mtu=9000, device="management")),
+    disks=(Disk(path=Path("/unikernel/disk0"), read_only=False, device="storage"),),
+)
 
 
-def test_by_name() -> None:
-    assert "--net:service0=tap0" in arguments(Path("/usr/bin/solo5-spt"), _MACHINE, by_name=True)
+@pytest.mark.parametrize(
+    ("name", "machine", "by_name"),
+    [("spt-descriptor", _MACHINE, False), ("spt-large", _LARGE, False), ("hvt-by-name", _LARGE, True)],
+)
+def test_golden(name: str, machine: Machine, by_name: bool) -> None:
+    found = arguments(Path(f"/usr/bin/solo5-{name[:3]}"), machine, by_name)
+    golden.check(f"{name}.txt", "".join(f"{word}\n" for word in found))
 
 
 @pytest.mark.parametrize(
