@@ -27,7 +27,7 @@ class Place:
         self.run_dir = base / "run"
         self.socket = self.run_dir / "shim.ttrpc"
         self.config = base / "config.toml"
-        self.config.write_text(f'run_dir = "{self.run_dir}"\n{config}')
+        self.config.write_text(f'run_dir = "{self.run_dir}"\n{config}\n[storage]\ndirectory = "{base / "storage"}"\n')
         self.bundle = base / "bundle"
         self.bundle.mkdir()
 
