@@ -17,7 +17,10 @@ def running(directory: Path, netns: str, *words: str | Path, accelerator: str = 
     """`unikernel-shim run --netns NETNS WORDS…` under a configuration of its own in `directory`; gives the console's
     file as soon as the guest says that it is ready, and ends it with SIGTERM."""
     config, console = directory / "config.toml", directory / "console"
-    config.write_text(f'run_dir = "{directory}/run"\n[monitors.qemu]\naccel = "{accelerator}"\n')
+    config.write_text(
+        f'run_dir = "{directory}/run"\n[storage]\ndirectory = "{directory}/storage"\n'
+        f'[monitors.qemu]\naccel = "{accelerator}"\n'
+    )
     acceleration.lend(directory / "run")
     command = [paths.BIN / "python3", "-m", "shim.cli.main", "--config", config, "run", "--netns", netns, *words]
     with console.open("wb") as out:

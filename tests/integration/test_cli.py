@@ -31,7 +31,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 def config(tmp_path: Path) -> Path:
     """A run directory of the test's own."""
     path = tmp_path / "config.toml"
-    path.write_text(f'run_dir = "{tmp_path}/run"\n')
+    path.write_text(f'run_dir = "{tmp_path}/run"\n[storage]\ndirectory = "{tmp_path}/storage"\n')
     acceleration.lend(tmp_path / "run")
     return path
 
