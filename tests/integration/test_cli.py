@@ -76,7 +76,9 @@ def test_plan_of_chosen_interfaces(config: Path) -> None:
         assert not any("bridge" in entry["operation"] for entry in plan["operations"])
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("site", "signum"), [("bridged", signal.SIGINT), ("routed", signal.SIGTERM)], indirect=["site"]
+)
 def test_run_serves_and_ctrl_c_restores(
     signum: int, site: Site, config: Path, linux: tuple[Path, Path], tmp_path: Path
 ) -> None:
