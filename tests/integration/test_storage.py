@@ -211,7 +211,8 @@ def test_directories_of_the_node_that_the_guest_mounts(
     node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck, tmp_path: Path
 ) -> None:
     """By 9p: the container's root file system, to be read, and a volume to be written to. What the guest's root makes
-    there is the pod's user's."""
+    there is the pod's user's; the other refuses it, though this guest mounts it to write and its directory is that
+    user's."""
     initrd = guest.initrd(more_modules=guest.MODULES_9P, flavour=guest.FULL)
     files = {
         images.KERNEL_PATH: guest.kernel(guest.FULL).read_bytes(),
@@ -225,8 +226,10 @@ def test_directories_of_the_node_that_the_guest_mounts(
     (volume / "there").write_bytes(content("volume"))
     (volume / "nodes").write_bytes(b"root's, of the node\n")
     asked = {"run_as_user": {"value": user}, "run_as_group": {"value": group}, "readonly_rootfs": True}
-    with containerd.cri.pod("unikernel", annotations=wishes(root="9p")) as pod:
-        pod.run(SHARES, mounts={"/srv/volume": str(volume)}, security=asked)
+    with containerd.cri.pod("unikernel", annotations=wishes(root="9p", cmdline="rw")) as pod:
+        container = pod.run(SHARES, mounts={"/srv/volume": str(volume)}, security=asked)
+        root = containerd.state / "io.containerd.runtime.v2.task" / "k8s.io" / container / "rootfs"
+        os.chown(root / "srv", user, group)
         digest = inside(node, pod)
 
         def write(path: str) -> str:
@@ -237,6 +240,7 @@ def test_directories_of_the_node_that_the_guest_mounts(
         assert write("/srv/volume/new") == "ok"
         assert write("/root/srv/new") == write("/root/srv/large") == write("/srv/volume/nodes") == "failed"
         assert digest("/root/srv/large") == sha256(content("large"))
+        assert [path.name for path in (root / "srv").iterdir()] == ["large"]
     new = volume / "new"
     assert new.read_text() == "written by the guest\n" and (new.stat().st_uid, new.stat().st_gid) == (user, group)
     assert sorted(path.name for path in volume.iterdir()) == ["new", "nodes", "there"]
