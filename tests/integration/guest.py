@@ -1,4 +1,5 @@
-"""The guest the tests boot: Debian's cloud kernel with an initrd of busybox and an init of our own.
+"""The guest the tests boot: Debian's cloud kernel with an initrd of busybox and an init of our own. Where a test needs
+9p, which that kernel was built without, Debian's full one.
 
 The init configures the NICs from the kernel's command line: `ip=` in the kernel's own grammar, which this kernel was
 built without (Documentation/admin-guide/nfs/nfsroot.rst), and in dracut's, with `ifname=` (dracut.cmdline(7)). On port
@@ -16,8 +17,8 @@ from inside: the network must be tested both ways.
     GET /cgi-bin/sum?KIBIBYTES   the SHA-256 of that
     POST /cgi-bin/sum            the SHA-256 of what was posted
 
-It stays in its initrd, and mounts at /root what `root=` names, and where they say what words of systemd's name
-(`systemd.mount-extra=WHAT:WHERE:TYPE:OPTIONS`, systemd-fstab-generator(8)).
+It stays in its initrd, and mounts at /root what `root=` names, as `rootfstype=` and `rootflags=` say, and where they
+say what words of systemd's name (`systemd.mount-extra=WHAT:WHERE:TYPE:OPTIONS`, systemd-fstab-generator(8)).
 
 Words of the command line that it obeys: `harness.poweroff=SECONDS` powers off after so long (0: at once, with no
 network), `harness.crash` panics, `harness.deaf` takes no notice of the power button, which else powers it off,
@@ -36,6 +37,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.integration import paths
+
+#: Debian's flavours of the kernel that there are, by the set-up's step that unpacks each.
+CLOUD, FULL = "kernel", "kernel-full"
 
 #: In the order they must be loaded: the kernel is told, not asked, since there is no depmod in the guest.
 MODULES = (
@@ -66,6 +70,15 @@ MODULES_STORAGE = (
     "fs/isofs/isofs",
 )
 
+#: For directories that the monitor shares; the full kernel has them.
+MODULES_9P = (
+    "fs/netfs/netfs",
+    "fs/fscache/fscache",
+    "net/9p/9pnet",
+    "net/9p/9pnet_virtio",
+    "fs/9p/9p",
+)
+
 READY = "guest: ready"
 
 _INIT = """\
@@ -87,7 +100,8 @@ on() { $b mkdir -p "$2" && $b mount -t "$3" -o "$4" "$1" "$2" || echo "guest: $1
 root=$(word root)
 if [ -n "$root" ]; then
     case " $(cat_cmdline) " in *" rw "*) mode=rw;; *) mode=ro;; esac
-    on "$root" /root "$(word rootfstype)" "$mode"
+    flags=$(word rootflags)
+    on "$root" /root "$(word rootfstype)" "$mode${flags:+,$flags}"
 fi
 for word in $(every systemd.mount-extra); do
     rest=${word#*:}; where=${rest%%:*}; rest=${rest#*:}
@@ -186,19 +200,19 @@ _SUM = """if [ "$REQUEST_METHOD" = POST ]; then $b head -c "$CONTENT_LENGTH" | $
 """
 
 
-def kernel() -> Path:
-    """The cloud kernel's bzImage."""
-    found = sorted(paths.cached("kernel", "boot").glob("vmlinuz-*"))
+def kernel(flavour: str = CLOUD) -> Path:
+    """The kernel's bzImage."""
+    found = sorted(paths.cached(flavour, "boot").glob("vmlinuz-*"))
     if not found:
-        raise paths.NotSetUp("there is no vmlinuz in the cache; run tests/setup/setup.sh kernel")
+        raise paths.NotSetUp(f"there is no vmlinuz in the cache; run tests/setup/setup.sh {flavour}")
     return found[-1]
 
 
-def _module(name: str) -> bytes:
-    (tree,) = paths.cached("kernel", "lib", "modules").iterdir()
+def _module(name: str, flavour: str) -> bytes:
+    (tree,) = paths.cached(flavour, "lib", "modules").iterdir()
     path = tree / "kernel" / f"{name}.ko"
     if not path.exists():
-        raise paths.NotSetUp(f"the kernel package has no {name}.ko")
+        raise paths.NotSetUp(f"tests/setup/setup.sh {flavour} has unpacked no {name}.ko")
     return path.read_bytes()
 
 
@@ -221,9 +235,11 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def initrd(*, more_modules: Sequence[str] = (), files: Mapping[str, bytes] | None = None) -> bytes:
-    """The guest's compressed initrd; `files` adds executable files by absolute path."""
-    content = {**tree(more_modules), **{name.lstrip("/"): data for name, data in (files or {}).items()}}
+def initrd(
+    *, more_modules: Sequence[str] = (), files: Mapping[str, bytes] | None = None, flavour: str = CLOUD
+) -> bytes:
+    """The guest's compressed initrd, with modules of that kernel; `files` adds executable files by absolute path."""
+    content = {**tree(more_modules, flavour), **{name.lstrip("/"): data for name, data in (files or {}).items()}}
     directories = {str(parent) for name in content for parent in Path(name).parents if str(parent) != "."}
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in sorted(directories | {"proc", "sys", "dev", "tmp"})]
     entries += [(name, stat.S_IFREG | 0o755, data) for name, data in content.items()]
@@ -232,7 +248,7 @@ def initrd(*, more_modules: Sequence[str] = (), files: Mapping[str, bytes] | Non
     return gzip.compress(cpio(entries), compresslevel=1, mtime=0)
 
 
-def tree(more_modules: Sequence[str] = ()) -> dict[str, bytes]:
+def tree(more_modules: Sequence[str] = (), flavour: str = CLOUD) -> dict[str, bytes]:
     """The executable files of the guest's user space by their paths, without the leading slash."""
     names = MODULES + tuple(more_modules)
     return {
@@ -246,7 +262,7 @@ def tree(more_modules: Sequence[str] = ()) -> dict[str, bytes]:
         "www/cgi-bin/blob": (_BLOB + "$b cat $file\n").encode(),
         "www/cgi-bin/sum": (_CGI + _SUM + _BLOB.removeprefix(_CGI) + "$b sha256sum $file\n").encode(),
         "modules/order": "\n".join(Path(name).name for name in names).encode(),
-        **{f"modules/{Path(name).name}.ko": _module(name) for name in names},
+        **{f"modules/{Path(name).name}.ko": _module(name, flavour) for name in names},
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.timeout(90)
 STORAGE = "localhost/storage:test"
 #: The image without an initrd: its files are the guest's user space.
 TREE = "localhost/storage-tree:test"
+#: With the kernel that has 9p.
+SHARES = "localhost/storage-shares:test"
 DISKS = "localhost/solo5-disks:test"
 LINUX = images.LINUX_ANNOTATIONS
 _MIB = 1 << 20
@@ -202,6 +205,46 @@ def test_a_root_that_is_an_initrd(
         assert digest("/srv/large") == sha256(content("large"))
         assert digest("/srv/conf/key") == sha256(content("conf"))
         assert digest("/etc/app.ini") == sha256(content("ini"))
+
+
+def test_directories_of_the_node_that_the_guest_mounts(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck, tmp_path: Path
+) -> None:
+    """By 9p: the container's root file system, to be read, and a volume to be written to. What the guest's root makes
+    there is the pod's user's; the other refuses it, though this guest mounts it to write and its directory is that
+    user's."""
+    initrd = guest.initrd(more_modules=guest.MODULES_9P, flavour=guest.FULL)
+    files = {
+        images.KERNEL_PATH: guest.kernel(guest.FULL).read_bytes(),
+        images.INITRD_PATH: initrd,
+        "/srv/large": content("large"),
+    }
+    containerd.load(Image(SHARES, files, entrypoint=(images.KERNEL_PATH,)))
+    user, group, volume = 1234, 2345, tmp_path / "volume"
+    volume.mkdir()
+    os.chown(volume, user, group)
+    (volume / "there").write_bytes(content("volume"))
+    (volume / "nodes").write_bytes(b"root's, of the node\n")
+    asked = {"run_as_user": {"value": user}, "run_as_group": {"value": group}, "readonly_rootfs": True}
+    with containerd.cri.pod("unikernel", annotations=wishes(root="9p", cmdline="rw")) as pod:
+        container = pod.run(SHARES, mounts={"/srv/volume": str(volume)}, security=asked)
+        root = containerd.state / "io.containerd.runtime.v2.task" / "k8s.io" / container / "rootfs"
+        os.chown(root / "srv", user, group)
+        digest = inside(node, pod)
+
+        def write(path: str) -> str:
+            return node.fetch(pod.address, f"/cgi-bin/write?{path}", timeout=10).strip()
+
+        assert digest("/root/srv/large") == sha256(content("large"))
+        assert digest("/srv/volume/there") == sha256(content("volume"))
+        assert write("/srv/volume/new") == "ok"
+        assert write("/root/srv/new") == write("/root/srv/large") == write("/srv/volume/nodes") == "failed"
+        assert digest("/root/srv/large") == sha256(content("large"))
+        assert [path.name for path in (root / "srv").iterdir()] == ["large"]
+    new = volume / "new"
+    assert new.read_text() == "written by the guest\n" and (new.stat().st_uid, new.stat().st_gid) == (user, group)
+    assert sorted(path.name for path in volume.iterdir()) == ["new", "nodes", "there"]
+    assert (volume / "nodes").read_bytes() == b"root's, of the node\n"
 
 
 def test_the_second_pod_of_an_image_makes_nothing(containerd: Containerd, daemon: Daemon, clean: LeakCheck) -> None:

@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${UNIKERNEL_SHIM_CACHE:-$ROOT/.cache}
 STAMPS=$CACHE/stamps
-ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel firecracker)
+ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel kernel-full firecracker)
 
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(
@@ -21,6 +21,13 @@ PACKAGES=(
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9
+# What is kept of the full kernel, which has 9p and is 400 MB: what tests/integration/guest.py has its guest load.
+FULL_KERNEL=(
+    drivers/virtio/virtio drivers/virtio/virtio_ring drivers/virtio/virtio_mmio
+    net/core/failover drivers/net/net_failover drivers/net/virtio_net
+    drivers/acpi/button drivers/input/evdev
+    fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p
+)
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 
@@ -111,13 +118,25 @@ step_cni() {
 }
 
 step_kernel() {
-    local meta package
-    meta=linux-image-cloud-$(dpkg --print-architecture)
+    unpack_kernel "linux-image-cloud-$(dpkg --print-architecture)" "$CACHE/kernel"
+}
+
+# The one above has no 9p.
+step_kernel-full() {
+    local kept=("${FULL_KERNEL[@]/#/./lib/modules/*/kernel/}")
+    unpack_kernel "linux-image-$(dpkg --print-architecture)" "$CACHE/kernel-full" -- \
+        './boot/vmlinuz-*' "${kept[@]/%/.ko}"
+}
+
+# unpack_kernel META TARGET [-- PATTERN...]: the kernel that the package META depends on, as `unpack` does it.
+unpack_kernel() {
+    local meta=$1 target=$2 package
+    shift 2
     suite_lists "$CODENAME"
     package=$(apt_for "$CODENAME" apt-cache depends "$meta" | awk '$1 == "Depends:" && /linux-image-/ { print $2; exit }')
     [ -n "$package" ] || fail "$CODENAME has no $meta"
     say "unpacking $package (a guest's kernel; it is not installed)"
-    unpack "$CODENAME" "$CACHE/kernel" "$package"
+    unpack "$CODENAME" "$target" "$package" "$@"
 }
 
 # No distribution has Firecracker; a Python package of another project carries the program as its makers released it.
@@ -147,6 +166,7 @@ fingerprint() {
     packages) echo "${PACKAGES[*]}" ;;
     venv) sha256sum <"$ROOT/requirements.lock" ;;
     containerd-2) echo "$CONTAINERD_2" ;;
+    kernel-full) echo "$CODENAME ${FULL_KERNEL[*]}" ;;
     firecracker) sha256sum <"$HERE/firecracker.lock" ;;
     *) echo "$CODENAME" ;;
     esac

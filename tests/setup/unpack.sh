@@ -31,22 +31,28 @@ download() {
     (cd "$directory" && apt_for "$suite" apt-get download "$@") >"$CACHE/apt/$suite/log" 2>&1
 }
 
-# unpack SUITE TARGET PACKAGE[=VERSION]...: the packages' files under TARGET, complete or not at all; TARGET/VERSIONS
-# says what they are.
+# unpack SUITE TARGET PACKAGE[=VERSION]... [-- PATTERN...]: the packages' files under TARGET, complete or not at all, or
+# those that a pattern of tar's matches, each at least one; TARGET/VERSIONS says what they are.
 unpack() {
-    local suite=$1 target=$2 fresh archive
+    local suite=$1 target=$2 fresh archive packages=()
     shift 2
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        packages+=("$1")
+        shift
+    done
+    [ $# -eq 0 ] || shift
     suite_lists "$suite"
     fresh=$(mktemp -d "$CACHE/unpack.XXXXXX")
     mkdir "$fresh/archives" "$fresh/root"
-    download "$suite" "$fresh/archives" "$@" || {
+    download "$suite" "$fresh/archives" "${packages[@]}" || {
         # The suite may have moved on since its lists were fetched.
         rm -f "$CACHE/apt/$suite/fetched"
         suite_lists "$suite"
-        download "$suite" "$fresh/archives" "$@"
-    } || fail "cannot download $* of $suite" "$CACHE/apt/$suite/log"
+        download "$suite" "$fresh/archives" "${packages[@]}"
+    } || fail "cannot download ${packages[*]} of $suite" "$CACHE/apt/$suite/log"
     for archive in "$fresh"/archives/*.deb; do
-        dpkg -x "$archive" "$fresh/root"
+        dpkg-deb --fsys-tarfile "$archive" | tar -x -p -C "$fresh/root" --wildcards "$@" ||
+            fail "$(basename "$archive") has not all that is wanted of it"
         dpkg-deb -W --showformat='${Package} ${Version}\n' "$archive" >>"$fresh/root/VERSIONS"
     done
     chmod 755 "$fresh/root"
