@@ -86,7 +86,7 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
     journal = _journal(config.run_dir / "journal", ContainerRecord, step)
     pods = _journal(config.run_dir / "journal" / "pods", SandboxRecord, step)
     tools = functools.partial(run, reaper)
-    images_in = functools.partial(Images, run=tools, limit=config.storage.limit << 20)
+    images = Images(config.storage.directory / "images", tools, config.storage.limit << 20)
     return Node(
         config=config,
         reaper=reaper,
@@ -96,8 +96,8 @@ async def make_node(config: Config, announce: Callable[[Occurrence], None], memo
         pods=pods,
         guests=guests(),
         monitors=monitors(config.monitors, tools, memory or config.run_dir),
-        images=images_in(config.storage.directory / "images"),
-        images_in=images_in,
+        images=images,
+        images_in=images.beside,
         disks=disks.of_boot(config.storage.directory),
         announce=announce,
     )

@@ -93,7 +93,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _of_directory(request: Request, config: Config, annotations: Mapping[str, str], path: Path) -> _Report:
     files = Directory(path)
-    if (path / "oci-layout").is_file() or (stored.is_layout(files) and not (path / "config.json").is_file()):
+    if stored.is_layout(files):
         return _of_files(request, config, annotations, files)
     if request.name or request.platform:
         raise InvalidRequest("only archives and layouts hold images by name and platform", subject=request.source)

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from shim import config
-from shim.errors import Unsupported
+from shim.errors import InvalidRequest, Unsupported
 from shim.monitors import limits
 from shim.monitors.base import Disk, Launch, Machine, Nic, Run
 from shim.monitors.binary import locate, shares
@@ -41,8 +41,21 @@ _TELLS_MTU = (1, 16)
 _ROOM, _OWN_WORDS, _PLACE = 2048, 8, 38
 
 
+def _check_separator(words: tuple[str, ...]) -> None:
+    """Raise InvalidRequest where Firecracker would put the places of its devices behind the guest's `--`, among the
+    arguments: it looks for one with a space on both sides and outside double quotes (linux-loader, cmdline/mod.rs)."""
+    before, found, _ = " ".join(words).partition(" -- ")
+    if "--" in words and (not found or before.count('"') % 2):
+        raise InvalidRequest(
+            "Firecracker does not find the end of the kernel's words in this command line",
+            subject="args",
+            remedy="give the guest an argument, and have no single double quote in its environment",
+        )
+
+
 def configuration(machine: Machine, version: Version) -> bytes:
     """The configuration file (src/vmm/src/resources.rs, `VmmConfig`). Raises InvalidRequest."""
+    _check_separator(machine.words)
     room = _ROOM - _OWN_WORDS - _PLACE * (len(machine.nics) + len(machine.disks))
     boot: dict[str, Any] = {
         "kernel_image_path": str(machine.kernel),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
@@ -124,9 +125,12 @@ def parse_blocks(text: str) -> tuple[BlockWish, ...]:
             remedy="write [DEVICE=]PATH[:TARGET][:ro|rw], each with a DEVICE or none, with commas between them",
         )
     for wish in wanted:
-        if wish.of_pod and ".." in wish.path.split("/"):
+        # One device must not go by two names: what is the pod's is found by it.
+        if wish.of_pod and posixpath.normpath(wish.path) != wish.path:
             raise InvalidRequest(
-                f"{wish.path!r} leads out of /dev", subject=f"{PREFIX}block", remedy="name the device as the pod does"
+                f"{wish.path!r} is no plain path of a device",
+                subject=f"{PREFIX}block",
+                remedy=f"write {posixpath.normpath(wish.path)}",
             )
     targets = [wish.target for wish in wanted if wish.target]
     if len(set(targets)) < len(targets):

@@ -87,7 +87,9 @@ def binds(spec: Spec) -> tuple[Bind, ...]:
             role = Role.ACCOUNT
         elif _IMAGE_VOLUME.search(source):
             role = Role.IMAGE
-        read_only = "ro" in options and "rw" not in options
+        # The last that is said counts (runtime-spec, config.md, mounts; rro is ro for what is mounted below, too).
+        modes = [option for option in options if option in ("ro", "rro", "rw")]
+        read_only = bool(modes) and modes[-1] != "rw"
         found.append(Bind(target=target, source=Path(source), read_only=read_only, role=role))
     return tuple(found)
 
@@ -114,6 +116,6 @@ def block_devices(spec: Spec) -> tuple[BlockDevice, ...]:
                 for rule in rules
                 if (rule.get("type"), rule.get("major"), rule.get("minor")) == ("b", major, minor)
             )
-            path = str(device.get("path") or "")
+            path = posixpath.normpath(str(device.get("path") or ""))
             found.append(BlockDevice(path=path, major=major, minor=minor, read_only="w" not in access))
     return tuple(found)

@@ -50,6 +50,7 @@ _log = log.get(__name__)
 _IMAGES = Path("/unikernel")
 _DEVICES = Path("/dev")
 _IN_MEMORY = ("tmpfs", "ramfs")
+_SMALL = 1 << 16  # bytes of a resolv.conf
 _ALIGNED = 4  # of the archives in an initrd (Documentation/driver-api/early-userspace/buffer-format.rst)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -91,7 +92,7 @@ def root_of(directory: Path, spec: rewrite.Spec, mounts: tuple[Mount, ...]) -> R
     """The root file system that is mounted from `mounts` for the bundle in `directory`; blocks."""
     device = block_device(mounts)
     return RootFileSystem(
-        directory=bundle.root_of(directory, spec),
+        directory=bundle.root_of(directory, spec).resolve(),
         layers=unchanged_layers(mounts),
         read_only=rewrite.is_root_read_only(spec),
         device=device,
@@ -164,8 +165,25 @@ def _memory_file_systems(mountinfo: str) -> frozenset[int]:
 def _dns(contents: Sequence[Content]) -> Dns:
     for content in contents:
         if content.role is Role.NAMES and content.nature == "file":
-            return parse_resolv_conf(content.source.read_text(errors="replace"))
+            return parse_resolv_conf(_small_text(content))
     return Dns()
+
+
+def _small_text(content: Content) -> str:
+    """A file that a container of the pod may have written. Raises InvalidRequest for one that cannot be what it is said
+    to be."""
+    try:
+        descriptor = os.open(content.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                text = os.pread(descriptor, _SMALL + 1, 0)
+                if len(text) <= _SMALL:
+                    return text.decode(errors="replace")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InvalidRequest(f"cannot be read: {os.strerror(error.errno or 0)}", subject=content.target) from error
+    raise InvalidRequest(f"is no file of at most {_SMALL} bytes", subject=content.target, remedy="mount another there")
 
 
 class _Making:
@@ -279,13 +297,10 @@ class _Making:
     async def _make_initrd(self, wanted: Initrd) -> Path:
         """The initrd as the guest is to have it, as a file of the node."""
         images = self._private if wanted.in_memory else self._node.images
-        if wanted.tree is not None and not (wanted.grows and wanted.extra):
-            return (await self._build(images, Source(wanted.tree, self._root.layers), CPIO, wanted.extra)).path
         if wanted.tree is not None:
-            first = (await self._build(self._node.images, Source(wanted.tree, self._root.layers), CPIO)).path
-        else:
-            assert self._image.initrd is not None
-            first = self._image.initrd
+            return (await self._build(images, Source(wanted.tree, self._root.layers), CPIO, wanted.extra)).path
+        first = self._image.initrd
+        assert first is not None
         nothing = self._own / "nothing"
         await in_thread(_make_directory, nothing)
         behind = await self._build(images, Source(nothing), CPIO, wanted.extra)

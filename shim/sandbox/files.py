@@ -8,7 +8,6 @@ container_create.go).
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -59,14 +58,10 @@ def make_names(directory: Path, pod: Pod) -> dict[str, str]:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = {f"/etc/{name}": os.fspath(directory / name) for name in ("hostname", "hosts", "resolv.conf")}
-        (directory / "hostname").write_text(f"{pod.hostname or socket.gethostname()}\n")
-        _copy(Path("/etc/hosts"), directory / "hosts")
-        if pod.dns is not None:
-            (directory / "resolv.conf").write_text(resolv_conf(pod.dns))
-        else:
-            _copy(Path("/etc/resolv.conf"), directory / "resolv.conf")
-        for path in found.values():
-            Path(path).chmod(0o644)
+        _put(directory / "hostname", f"{pod.hostname or socket.gethostname()}\n".encode())
+        _put(directory / "hosts", _content(Path("/etc/hosts")))
+        names = _content(Path("/etc/resolv.conf")) if pod.dns is None else resolv_conf(pod.dns).encode()
+        _put(directory / "resolv.conf", names)
     except OSError as error:
         raise _failed(directory, error) from error
     return found
@@ -86,11 +81,18 @@ def _failed(directory: Path, error: OSError) -> NodeFault:
     return NodeFault(f"the pod's files cannot be made: {error}", subject=os.fspath(directory))
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.exists():
-        shutil.copyfile(source, target)
-    else:
-        target.touch()
+def _content(source: Path) -> bytes:
+    return source.read_bytes() if source.exists() else b""
+
+
+def _put(target: Path, content: bytes) -> None:
+    """Make the file, whole or not at all; one that is there stays: containers have it mounted, and may have changed
+    it."""
+    if not target.exists():
+        draft = target.with_name(f".{target.name}")
+        draft.write_bytes(content)
+        draft.chmod(0o644)
+        draft.replace(target)
 
 
 def _shared_memory(directory: Path) -> Path:

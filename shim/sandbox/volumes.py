@@ -223,8 +223,11 @@ class _Decision:
 
     def _place_every_pods(self, contents: list[Content], root: Part | Share | Initrd | None) -> None:
         on_disk = isinstance(root, Part) and not self._in_memory()
+        # Behind an initrd of the image's own its directories would take the place of links that are not known here, as
+        # /var/run mostly is one.
+        is_unknown = root is None
         for content in contents:
-            if self._extra and not (content.role is Role.ACCOUNT and on_disk):
+            if self._extra and not (content.role is Role.ACCOUNT and (on_disk or is_unknown)):
                 self._more[content.target] = content
             elif content.role is Role.ACCOUNT:
                 self._notes.append(f"{content.target} is not in the guest")
@@ -269,6 +272,8 @@ class _Decision:
         by_path = {device.path: device for device in devices}
         for block in self._image.blocks:
             found = by_path.get(str(block.path))
+            if found is None and block.path.is_relative_to("/dev"):
+                raise InvalidRequest("the pod has no such block device", subject=str(block.path))
             yield Part(
                 origin="file" if found is None else "device",
                 source=block.path,

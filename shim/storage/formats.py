@@ -88,18 +88,22 @@ def recognise(head: bytes) -> str | None:
     return next((name for each in _ARCHIVES if (name := each(head)) is not None), None)
 
 
+def _check(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise ImageFault("is neither a file nor a block device", subject=os.fspath(path))
+
+
 def read(path: Path) -> str | None:
     """The format of a block device or a file, as `recognise` has it; blocks.
 
     Raises ImageFault where it is neither, NodeFault where it cannot be read.
     """
     try:
+        _check(path.stat().st_mode, path)  # there are devices to which being opened does something
         # A FIFO would keep us waiting for somebody to write.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-                raise ImageFault("is neither a file nor a block device", subject=os.fspath(path))
+            _check(os.fstat(descriptor).st_mode, path)
             head = os.pread(descriptor, HEAD, 0)
         finally:
             os.close(descriptor)

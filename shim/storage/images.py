@@ -8,12 +8,14 @@ bytes, so sources that differ in where they are end in one file.
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import functools
 import hashlib
 import os
 import stat
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,6 +73,7 @@ class Images:
         self._tools = Tools(run)
         self._limit = limit
         self._builds: dict[str, asyncio.Task[Image]] = {}
+        self._others: weakref.WeakSet[Images] = weakref.WeakSet()
         self._building, self._copying = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
 
     async def build(self, source: Source, format: str, *, extra: Mapping[str, Path] = {}, writable: int = 0) -> Image:
@@ -114,6 +117,13 @@ class Images:
                     f"the image {image} cannot be copied: {error.strerror}", subject=os.fspath(target)
                 ) from error
 
+    def beside(self, directory: Path) -> Images:
+        """Another cache, whose builds take turns with those of this one, and end when it is closed."""
+        other = copy.copy(self)
+        other._cache, other._builds = Cache(directory), {}
+        self._others.add(other)
+        return other
+
     async def sweep(self) -> None:
         """Remove what daemons that were killed left half built, and images beyond the limit that nobody uses, those
         first that were not asked for longest. Raises NodeFault."""
@@ -123,7 +133,7 @@ class Images:
 
     async def close(self) -> None:
         """End the builds that are under way; nothing of them is left."""
-        builds = list(self._builds.values())
+        builds = [build for images in (self, *self._others) for build in images._builds.values()]
         for build in builds:
             build.cancel()
         await asyncio.gather(*builds, return_exceptions=True)

@@ -6,6 +6,7 @@ The parser is Python's own (tarfile); what it does with a hostile file is bounde
 from __future__ import annotations
 
 import contextlib
+import re
 import tarfile
 from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, BinaryIO, Literal, cast
@@ -17,6 +18,12 @@ from shim.oci.archive import compression
 
 # An extended header holds a name, a link and extended attributes, which a file system keeps to 64 KiB each (xattr(7)).
 _HEADER = 1 << 20
+# All that stands between two files: such a header for the one, and one for all.
+_HEADERS = 2 * _HEADER
+# tarfile looks for a number in an extended header with time that grows as the square of one's digits (CVE-2024-6232,
+# mended in Python 3.11.10). A name hardly has so many.
+_NUMBER = re.compile(rb"[0-9]{100}")
+_BLOCK = 512  # bytes (tar(5))
 _CHUNK = 1 << 16
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
@@ -37,7 +44,12 @@ class _Forward:
 
     def __init__(self, stream: BinaryIO, watch: Callable[[bytes], object] | None) -> None:
         self._stream, self._watch, self._at = stream, watch, 0
+        self._parsed = 0
         self.last = b""
+
+    def begin(self) -> None:
+        """What is read from now on belongs to another entry's headers."""
+        self._parsed = 0
 
     def tell(self) -> int:
         return self._at
@@ -45,13 +57,22 @@ class _Forward:
     def seek(self, to: int) -> int:
         if to < self._at:
             raise tarfile.ReadError("a header points backwards")
-        while self._at < to and self.read(min(to - self._at, _CHUNK)):
+        while self._at < to and self.take(min(to - self._at, _CHUNK)):
             pass
         return self._at
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        """What a header is parsed of."""
+        self._parsed += size
+        if not 0 <= size <= _HEADER or self._parsed > _HEADERS:
+            raise tarfile.ReadError(f"a header of {max(size, self._parsed)} bytes")
+        found = self.take(size)
+        if size > _BLOCK and _NUMBER.search(found):
+            raise tarfile.ReadError("a header with a number of a hundred digits")
+        return found
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes, less at the end."""
         pieces = []
         left = size
         while left and (data := self._stream.read(left)):
@@ -64,7 +85,7 @@ class _Forward:
         return self.last
 
     def drain(self) -> None:
-        while self.read(_CHUNK):
+        while self.take(_CHUNK):
             pass
 
 
@@ -77,7 +98,7 @@ class Content:
     def read(self, size: int) -> bytes:
         """At most `size` bytes, none at the end. Raises ImageFault where the tar ends before the file does."""
         with _named(self._name):
-            data = self._forward.read(min(size, self._left, _CHUNK))
+            data = self._forward.take(min(size, self._left, _CHUNK))
             if not data and self._left and size:
                 raise tarfile.ReadError("unexpected end of data")
         self._left -= len(data)
@@ -97,6 +118,7 @@ def entries(
         tar = tarfile.TarFile(fileobj=cast(IO[bytes], forward), mode="r", errors="surrogateescape")
     while True:
         with _named(name):
+            forward.begin()
             found = tar.next()
             if found is None:
                 break

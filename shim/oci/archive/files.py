@@ -56,7 +56,8 @@ class Directory:
         self._path = path
 
     def holds(self, name: str) -> bool:
-        return (self._path / name).is_file()
+        path = self._path / name
+        return path.is_file() and path.resolve().is_relative_to(self._path.resolve())
 
     def size(self, name: str) -> int:
         self._require(name)

@@ -59,7 +59,12 @@ class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_layout(files: Files) -> bool:
     """Whether files are those of an OCI layout or of `docker save`."""
-    return files.holds(_INDEX) or files.holds(_SAVED)
+    if files.holds(_LAYOUT):
+        return True
+    try:
+        return files.holds(_SAVED) and bool(documents.decode(document(files, _SAVED), list[Saved], _SAVED))
+    except ImageFault:
+        return False  # a file of that name in a root directory
 
 
 def find(files: Files, *, name: str = "", platform: str = "") -> Stored:

@@ -8,7 +8,7 @@ a layer that has an entry below what is a link in a lower one has a directory th
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -71,11 +71,14 @@ class Tree:
             for path in (entry.name, entry.target):
                 if len(path) > _PATH or "\0" in path:
                     raise ImageFault("no file system can hold this path", subject=repr(path[:64]))
-            self._nodes += 1
-            if self._nodes > _NODES:
-                raise ImageFault(f"the image has more than {_NODES} files")
+            self._count()
             self._put(own, File(size=entry.size, layer=layer, entry=position), entry)
         _merge(self.top, own)
+
+    def _count(self) -> None:
+        self._nodes += 1
+        if self._nodes > _NODES:
+            raise ImageFault(f"the image has more than {_NODES} files and directories")
 
     def walk(self, path: str) -> Iterator[tuple[str, Node]]:
         """What is met on the way to `path`, links followed, each with its own path without links; the last is `path`'s
@@ -121,7 +124,7 @@ class Tree:
         *above, base = _names(entry.name) or [""]
         if not base:
             return
-        parent = _directory(own, above, entry.name)
+        parent = _directory(own, above, entry.name, made=self._count)
         if base == _OPAQUE:
             parent.opaque = True
         elif base.startswith(_WHITEOUT_META):
@@ -149,7 +152,7 @@ class Tree:
             case "hardlink":
                 *above, base = _names(entry.target) or [""]
                 for top in (own, self.top):
-                    node = _directory(top, above, entry.name, make=False).children.get(base)
+                    node = _directory(top, above, entry.name).children.get(base)
                     if isinstance(node, File | Symlink | Special):
                         return node
                 raise ImageFault(f"a hard link to {entry.target}, which is no file of the image", subject=entry.name)
@@ -157,8 +160,9 @@ class Tree:
                 return Special()
 
 
-def _directory(top: Directory, names: list[str], subject: str, *, make: bool = True) -> Directory:
-    """The directory at `names` below `top`, links followed; where it is not there it is made, or is an empty one.
+def _directory(top: Directory, names: list[str], subject: str, *, made: Callable[[], None] | None = None) -> Directory:
+    """The directory at `names` below `top`, links followed; one that is not there is made, and `made` is called for it,
+    or without that is an empty one.
 
     Raises ImageFault, naming `subject`, where something else is there.
     """
@@ -176,7 +180,8 @@ def _directory(top: Directory, names: list[str], subject: str, *, make: bool = T
         node = passed[-1].children.get(name)
         if node is None or isinstance(node, Whiteout):
             node = Directory(opaque=node is not None)
-            if make:
+            if made is not None:
+                made()
                 passed[-1].children[name] = node
         if isinstance(node, Symlink):
             links += 1

@@ -97,7 +97,8 @@ def write(sink: BinaryIO, order: Order, scratch: Path) -> Written:
             annotations=_names(order.name) or None,
         )
         layout = msgspec.json.encode({"imageLayoutVersion": documents.LAYOUT_VERSION})
-        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        # Not ustar: a layer may have 8 GiB and more.
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             _add(tar, "oci-layout", layout, order.moment)
             _add(tar, "index.json", msgspec.json.encode(Index(manifests=[described])), order.moment)
             saved = Saved(

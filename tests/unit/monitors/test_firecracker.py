@@ -115,3 +115,10 @@ async def test_nobody_can_be_asked(tmp_path: Path) -> None:
 async def test_not_installed() -> None:
     with pytest.raises(NodeFault, match=r"firecracker is not installed .*set monitors\.firecracker\.path"):
         await Firecracker(Settings(path="firecracker-that-is-nowhere"), says("v1.12.1")).attaches_by_name()
+
+
+@pytest.mark.parametrize("words", [("/k", "a=1", "--"), ("/k", "'env.vars=A=5\" x'", "--", "-p")])
+def test_an_end_of_the_kernels_words_that_it_does_not_find(words: tuple[str, ...]) -> None:
+    """It would hand the places of its devices to the guest's program."""
+    with pytest.raises(InvalidRequest, match="does not find the end of the kernel's words"):
+        configuration(Machine(kernel=Path("/k"), memory=32, words=words), (1, 12))

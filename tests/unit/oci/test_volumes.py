@@ -48,7 +48,10 @@ def test_what_is_no_bind_mount_is_the_kernels() -> None:
     assert binds(spec) == () == binds({})
 
 
-@pytest.mark.parametrize(("options", "read_only"), [(("ro",), True), (("rw",), False), ((), False)])
+@pytest.mark.parametrize(
+    ("options", "read_only"),
+    [(("ro",), True), (("rw",), False), ((), False), (("rro",), True), (("ro", "rw"), False), (("rw", "rro"), True)],
+)
 def test_who_may_write(options: tuple[str, ...], read_only: bool) -> None:
     (found,) = binds({"mounts": [mount("/a/../b//c", "/x", *options, kind="")]})
     assert (found.target, found.read_only) == ("/b/c", read_only)

@@ -256,3 +256,14 @@ def test_the_layers_of_a_root_that_nobody_has_changed(
     given = Mount(type=kind, source="overlay", options=tuple(option.format(**places) for option in options))
     assert unchanged_layers((given,)) == tuple(map(Path, layers))
     assert unchanged_layers(()) == () == unchanged_layers((given, given))
+
+
+def test_a_resolv_conf_that_is_none(tmp_path: Path) -> None:
+    """A container of the pod may have written it."""
+    ground, path = Ground(tmp_path), tmp_path / "resolv.conf"
+    path.write_bytes(b"nameserver 192.0.2.1\n".ljust((1 << 16) + 1))
+    with pytest.raises(InvalidRequest, match=r"/etc/resolv\.conf: is no file of at most 65536 bytes"):
+        ground.provide(volumes(("/etc/resolv.conf", path, "ro")), initrd=ground.root / "initrd")
+    path.write_bytes(b"nameserver 192.0.2.1\n".ljust(1 << 16))
+    found = ground.provide(volumes(("/etc/resolv.conf", path, "ro")), initrd=ground.root / "initrd")
+    assert found.dns.servers == ("192.0.2.1",)

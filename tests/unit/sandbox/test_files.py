@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from shim.guests.base import Dns
-from shim.sandbox.files import parse_resolv_conf, resolv_conf
+from shim.sandbox.files import make_names, parse_resolv_conf, resolv_conf
+from shim.sandbox.record import Pod
 
 
 def test_resolv_conf_says_what_the_pod_says() -> None:
@@ -28,3 +31,14 @@ def test_of_search_lines_the_last_one_counts() -> None:
 
 def test_a_pod_that_is_to_find_no_names_finds_none() -> None:
     assert resolv_conf(Dns()) == ""
+
+
+def test_what_containers_have_mounted_stays_as_it_is(tmp_path: Path) -> None:
+    pod = Pod(hostname="web-0", dns=Dns(servers=("192.0.2.53",)))
+    found = make_names(tmp_path, pod)
+    names = Path(found["/etc/resolv.conf"])
+    assert names.read_text() == "nameserver 192.0.2.53\n" and names.stat().st_mode & 0o777 == 0o644
+    names.write_text("changed by a sidecar")
+    inode = names.stat().st_ino
+    assert make_names(tmp_path, pod) == found
+    assert (names.read_text(), names.stat().st_ino) == ("changed by a sidecar", inode)

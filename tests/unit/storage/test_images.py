@@ -143,6 +143,18 @@ async def test_closing_leaves_nothing(images: Images, fake: FakeTools, source: S
     assert left(tmp_path, "building") == left(tmp_path, "images") == []
 
 
+async def test_another_cache_takes_turns_and_ends_with_this_one(
+    images: Images, fake: FakeTools, source: Source, tmp_path: Path
+) -> None:
+    gate = Gate(fake)
+    builds = [asyncio.create_task(images.beside(tmp_path / f"own{n}").build(source, "erofs")) for n in range(3)]
+    await gate.reached.wait()
+    await asyncio.sleep(0.05)
+    assert len(fake.asked) == 2, "no more than two at once, wherever they go"
+    await images.close()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*builds, return_exceptions=True))
+
+
 async def test_no_more_than_two_at_once(images: Images, fake: FakeTools, source: Source) -> None:
     gate = Gate(fake)
     builds = [asyncio.ensure_future(images.build(source, format)) for format in ("erofs", "squashfs", "iso9660")]

@@ -117,3 +117,24 @@ def test_headers_that_are_all_extended() -> None:
 def test_a_header_that_is_none() -> None:
     with pytest.raises(ImageFault, match="no header at byte 1024"):
         read(tar([("a", b"x")])[:1024] + b"\x55" * 1024)
+
+
+def extended(body: bytes) -> bytes:
+    """A tar of one extended header (pax) and nothing else."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(body)
+    return header.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512) + bytes(1024)
+
+
+def test_a_number_that_would_be_looked_for_in_it_for_minutes() -> None:
+    with pytest.raises(ImageFault, match="a number of a hundred digits"):
+        read(extended(b"1" * (1 << 20)))
+
+
+def test_a_sparse_map_without_an_end() -> None:
+    body = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n28 GNU.sparse.realsize=9999\n"
+    member = tarfile.TarInfo("sparse")
+    member.size = 64 << 20
+    data = extended(body)[:-1024] + member.tobuf(tarfile.USTAR_FORMAT) + b"999999999999\n" + b"0\n" * (32 << 20)
+    with pytest.raises(ImageFault, match="a header of"):
+        read(data)

@@ -127,3 +127,9 @@ def test_a_name_that_no_disk_takes(tmp_path: Path, name: str) -> None:
     layer: list[tuple[str, Content]] = [(name, b"")]
     with pytest.raises(ImageFault, match="cannot be unpacked"):
         unpack(tree([layer]), [name], tmp_path, lambda number: entries(io.BytesIO(tar(layer)), "layer"))
+
+
+def test_directories_that_nobody_lists_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shim.oci.archive.tree._NODES", 100)
+    with pytest.raises(ImageFault, match="more than 100 files and directories"):
+        tree([[("a/" * 200 + "f", b"")]])
