@@ -30,10 +30,12 @@ _ALWAYS = ("quiet", "panic=-1", "reboot=t")
 _KERNELS_OWN = ("HOME", "TERM")
 # They describe the container's process on the node, and say nothing of the guest's user space.
 _NOT_THE_GUESTS = ("PATH", "HOME", "TERM", "HOSTNAME")
+#: The word by which a kernel that cannot measure it is told its processor's rate, in kHz (arch/x86/kernel/tsc.c).
+CLOCK = "tsc_early_khz"
 # Words that the kernel takes for itself; as names of environment variables they would change the machine, not init.
 _RESERVED = (
     *("console", "ifname", "init", "initrd", "ip", "mem", "nameserver", "nfsaddrs", "noinitrd", "panic", "quiet"),
-    *("rdinit", "reboot", "ro", "root", "rootdelay", "rootflags", "rootfstype", "rootwait", "rw", "tsc_early_khz"),
+    *("rdinit", "reboot", "ro", "root", "rootdelay", "rootflags", "rootfstype", "rootwait", "rw", CLOCK),
 )
 _SUBJECT = "io.unikernel.cmdline"
 # isspace() of lib/ctype.c, which knows Latin-1 and not UTF-8: its no-break space is half of many a letter.

@@ -10,6 +10,7 @@ import msgspec
 
 from shim import log
 from shim.errors import ImageFault, NetworkFault
+from shim.guests import linux
 from shim.guests.base import GuestSpec, check_versions
 from shim.monitors.base import Launch, Machine, Monitor, Nic
 from shim.monitors.control import listen
@@ -34,8 +35,8 @@ _log = log.get(__name__)
 
 _MIB = 1 << 20
 _FIRST_FD = 3  # the first descriptor after the standard streams (runc and crun, --preserve-fds)
-# The word by which a family's kernel is told its processor's rate (Linux, arch/x86/kernel/tsc.c).
-_CLOCKS = {"linux": "tsc_early_khz"}
+# The word by which a family's kernel is told its processor's rate.
+_CLOCKS = {"linux": linux.CLOCK}
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ import pytest
 
 from shim import config
 from shim.errors import NodeFault
+from shim.guests import linux
 from shim.monitors.base import Machine
 from shim.monitors.qemu import Qemu
 from shim.process.reaper import Reaper
@@ -464,7 +465,8 @@ async def test_linux_unpacks_an_initrd(images: Images, tools: Run, tree: Path, t
     acceleration.lend(tmp_path / "run")
     monitor = Qemu(config.Qemu(), tools, tmp_path / "run")
     words = ("console=ttyS0", "panic=-1", "quiet")
-    launch = await monitor.launch(Machine(kernel=guest.kernel(), memory=128, words=words, initrd=image.path))
+    machine = Machine(kernel=guest.kernel(), memory=128, words=words, initrd=image.path, clock=linux.CLOCK)
+    launch = await monitor.launch(machine)
     acceleration.keep(tmp_path / "run")
     console = (await tools(launch.argv, timeout=30)).stdout.decode(errors="replace").replace("\r", "")
     found = [line for line in console.splitlines() if line.startswith("entry: ")]
