@@ -20,6 +20,11 @@ def check(machine: Machine, monitor: Monitor) -> None:
             subject=machine.directories[0].tag,
             remedy="give the guest a disk, or take the monitor qemu",
         )
+    check_cpus(machine, monitor)
+
+
+def check_cpus(machine: Machine, monitor: Monitor) -> None:
+    """Raise InvalidRequest for processors that `monitor` does not give."""
     if not 1 <= machine.cpus <= monitor.cpus:
         raise InvalidRequest(
             f"{monitor.name} gives a guest 1 to {monitor.cpus} processors, not {machine.cpus}",

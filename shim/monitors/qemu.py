@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from shim import config
-from shim.errors import InvalidRequest, NodeFault
-from shim.monitors import control, probe_arm, probe_x86, qmp
+from shim.errors import NodeFault
+from shim.monitors import control, limits, probe_arm, probe_x86, qmp
 from shim.monitors.acceleration import KVM, Acceleration, Accelerators
 from shim.monitors.base import Launch, Machine, Run
 from shim.monitors.binary import locate, shares
@@ -87,11 +87,7 @@ class Qemu:
     async def launch(self, machine: Machine) -> Launch:
         """QEMU's command line for `machine`. Raises InvalidRequest too, where there is no such machine."""
         kind = choose(machine.kind, self._architecture)
-        if not 1 <= machine.cpus <= self.cpus:
-            raise InvalidRequest(
-                f"{self.name} gives a guest 1 to {self.cpus} processors, not {machine.cpus}",
-                subject="resources.limits.cpu",
-            )
+        limits.check_cpus(machine, self)
         program = await asyncio.to_thread(locate, self._path, self.name)
         acceleration = await self.acceleration(program)
         return Launch(

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 from shim import log
-from shim.errors import InvalidRequest, NodeFault, Unsupported
+from shim.errors import InvalidRequest, Unsupported
 from shim.monitors.base import Disk, Launch, Machine, Nic, Run
 from shim.monitors.binary import identity, locate, shares
+from shim.monitors.version import says
 
 _log = log.get(__name__)
 
-_VERSION_TIMEOUT = 5.0  # seconds
 # From this version on a tap's descriptor is refused ("Could not attach interface: @3"): its MTU is left unset.
 _BY_NAME = (0, 10)
 
@@ -99,14 +99,7 @@ class Solo5:
     async def _by_name(self, program: Path) -> bool:
         key = await asyncio.to_thread(identity, program)
         if key not in self._known:
-            done = await self._run([str(program), "--version"], timeout=_VERSION_TIMEOUT)
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            if done.status != 0:
-                raise NodeFault(
-                    f"the tender does not start: {said.strip() or f'exit status {done.status}'}",
-                    subject=str(program),
-                    remedy="install it again, with its libraries",
-                )
+            said = await says(program, "the tender", self._run)
             self._known[key] = refuses_descriptor(said)
             _log.info("tender found", program=str(program), by_name=self._known[key], says=said.partition("\n")[0])
         return self._known[key]

@@ -26,6 +26,22 @@ def parse(text: str) -> Version | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+async def says(program: Path, what: str, run: Run) -> str:
+    """What the program, called `what` in errors, prints when it is asked for its version.
+
+    Raises NodeFault where it does not start, and TimedOut.
+    """
+    done = await run([str(program), "--version"], timeout=_TIMEOUT)
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    if done.status != 0:
+        raise NodeFault(
+            f"{what} does not start: {said.strip() or f'exit status {done.status}'}",
+            subject=str(program),
+            remedy="install it again, with its libraries",
+        )
+    return said
+
+
 class Versions:
     """The versions of one monitor's programs, as `--version` prints them; `oldest` is the first that will do."""
 
@@ -47,14 +63,7 @@ class Versions:
         return self._known[key]
 
     async def _ask(self, program: Path) -> Version:
-        done = await self._run([str(program), "--version"], timeout=_TIMEOUT)
-        said = (done.stdout + done.stderr).decode(errors="replace").strip()
-        if done.status != 0:
-            raise NodeFault(
-                f"the monitor {self._monitor} does not start: {said or f'exit status {done.status}'}",
-                subject=str(program),
-                remedy="install it again, with its libraries",
-            )
+        said = (await says(program, f"the monitor {self._monitor}", self._run)).strip()
         found = parse(said)
         if found is None:
             raise NodeFault(

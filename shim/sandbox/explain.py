@@ -21,7 +21,7 @@ from shim.oci.annotations import PREFIX, Wishes
 from shim.oci.image import Block, Unikernel, recognise, wishes_of
 from shim.oci.volumes import BlockDevice
 from shim.sandbox.disks import is_bare
-from shim.sandbox.volumes import Initrd, Part, RootFileSystem, Storage, abilities, decide, told
+from shim.sandbox.volumes import Part, RootFileSystem, Storage, abilities, decide, told
 from shim.storage import formats
 
 _DEVICES = Path("/dev")
@@ -171,7 +171,7 @@ def _root(storage: Storage, image: Unikernel, said: _Said) -> Fact:
             return Fact(f"{part.source.name}, at {at}", said.by("block"))
     if any(share.target == at for share in storage.shares):
         return Fact(f"the image's files, shared by the monitor, at {at}", said.by("root", by))
-    if isinstance(storage.initrd, Initrd) and storage.initrd.tree is not None:
+    if storage.initrd is not None and storage.initrd.tree is not None:
         return Fact(f"the image's files as the initrd, at {at}", said.by("root", by))
     if image.initrd is not None:
         return Fact("what the initrd makes of it", said.by("root", "the image has an initrd of its own"))

@@ -145,10 +145,9 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 class Initrd(msgspec.Struct, frozen=True, kw_only=True):
     """An initrd that is not just the image's: `tree` is what it is made of, None for the image's own, and `extra` what
-    is in it besides, in an archive behind that where it `grows`."""
+    is in it besides, in an archive behind the image's own."""
 
     tree: Path | None = None
-    grows: bool = True
     extra: Mapping[str, Path] = {}
     in_memory: bool = False
 
@@ -254,8 +253,7 @@ class _Decision:
             shares.insert(0, root)
         elif isinstance(root, Initrd) or extra:
             tree = root.tree if isinstance(root, Initrd) else None
-            grows = self._image.guest == _GROWS_INITRD
-            initrd = Initrd(tree=tree, grows=grows, extra=extra, in_memory=in_memory)
+            initrd = Initrd(tree=tree, extra=extra, in_memory=in_memory)
         # Linux finds what is in its initrd without a word.
         is_own = root is None and self._image.root == "auto" and self._image.initrd is not None
         return Storage(

@@ -5,14 +5,18 @@ A failed test shows the end of containerd's and the daemon's logs and the node's
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from shim.monitors.base import Run
+from shim.process.reaper import Reaper
+from shim.process.spawn import run as run_program
 from tests.integration import tender_double
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Client, Pod
@@ -120,6 +124,15 @@ def _older(line: str) -> Iterator[Containerd]:
             with server.cri.pod("unikernel-podsandbox"):
                 pass  # the first courier starts the daemon
             yield server
+
+
+@pytest.fixture
+async def run() -> AsyncIterator[Run]:
+    """The daemon's own way to run a program."""
+    reaper = Reaper()
+    reaper.start()
+    yield functools.partial(run_program, reaper)
+    reaper.stop()
 
 
 @pytest.fixture

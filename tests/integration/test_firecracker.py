@@ -6,11 +6,9 @@ proved of the real one is that it takes what we tell it, attaches its taps and e
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -19,8 +17,6 @@ import pytest
 from shim import config
 from shim.monitors.base import Disk, Machine, Run
 from shim.monitors.firecracker import CONFIG, Firecracker
-from shim.process.reaper import Reaper
-from shim.process.spawn import run as run_program
 from tests.integration import doubles, guest, images, paths, small_kernel
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
@@ -51,15 +47,6 @@ def real() -> Path:
     if os.uname().machine != "x86_64":
         pytest.skip("there is no Firecracker for this machine to be had: not run")
     return paths.cached("firecracker", "firecracker")
-
-
-@pytest.fixture
-async def run() -> AsyncIterator[Run]:
-    """The daemon's own way to run a program."""
-    reaper = Reaper()
-    reaper.start()
-    yield functools.partial(run_program, reaper)
-    reaper.stop()
 
 
 def started(pod: Pod, image: str, *words: str, user: int = 0) -> str:

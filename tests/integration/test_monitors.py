@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +29,6 @@ from shim.monitors.qemu import Qemu
 from shim.monitors.qemu_arguments import arguments
 from shim.monitors.solo5 import Solo5, refuses_descriptor
 from shim.oci import kernel as kernels
-from shim.process.reaper import Reaper
-from shim.process.spawn import run as run_program
 from tests.integration import acceleration, guest, paths
 
 # Directories of test kernels as Solo5's build leaves them, colon-separated: each holds test_hello.TENDER.
@@ -44,15 +41,6 @@ _INIT = """#!/bin/busybox sh
 for argument; do /bin/busybox echo "argument: $argument."; done
 /bin/busybox reboot -f
 """
-
-
-@pytest.fixture
-async def run() -> AsyncIterator[Run]:
-    """The daemon's own way to run a program."""
-    reaper = Reaper()
-    reaper.start()
-    yield functools.partial(run_program, reaper)
-    reaper.stop()
 
 
 def processes_of(path: Path) -> list[str]:

@@ -13,45 +13,25 @@ from shim.guests.base import Dns, GuestSpec, Volume
 from shim.guests.registry import guests
 from shim.network.view import GuestInterface
 from tests.unit.guests import golden
+from tests.unit.guests.dual_stack import DUAL, SIX
+from tests.unit.guests.interfaces import ETH0, NET1, NO_ADDRESS, NO_GATEWAY
 
 _LINUX = guests()["linux"]
 _ALWAYS = "console=ttyS0 quiet panic=-1 reboot=t"
-_ETH0 = GuestInterface(
-    name="eth0",
-    mac="02:00:00:00:00:01",
-    mtu=1450,
-    address=IPv4Interface("10.1.2.3/29"),
-    gateway=IPv4Address("10.1.2.1"),
-)
-_NO_GATEWAY = GuestInterface(name="eth0", mac=_ETH0.mac, mtu=1500, address=_ETH0.address)
-_NO_ADDRESS = GuestInterface(name="eth0", mac=_ETH0.mac, mtu=1500)
-_DUAL = GuestInterface(
-    name="eth0",
-    mac=_ETH0.mac,
-    mtu=1450,
-    address=_ETH0.address,
-    gateway=_ETH0.gateway,
-    address6=IPv6Interface("fd00:10::5/64"),
-    gateway6=IPv6Address("fe80::1"),
-)
-_SIX = GuestInterface(
-    name="eth0", mac=_ETH0.mac, mtu=1280, address6=IPv6Interface("fd00::5/126"), gateway6=IPv6Address("fd00::6")
-)
-_NET1 = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address=IPv4Interface("192.168.7.9/24"))
 _NET1_SIX = GuestInterface(name="net1", mac="02:00:00:00:00:02", mtu=9000, address6=IPv6Interface("fd07::9/64"))
 _SOMEWHERE = GuestInterface(
     name="eth0",
-    mac=_ETH0.mac,
+    mac=ETH0.mac,
     mtu=1500,
-    address=_ETH0.address,
-    gateway=_ETH0.gateway,
+    address=ETH0.address,
+    gateway=ETH0.gateway,
     routes=(IPv4Network("172.16.0.0/12"),),
 )
 _ROUTED = GuestInterface(
     name="net1",
     mac="02:00:00:00:00:02",
     mtu=1500,
-    address=_NET1.address,
+    address=NET1.address,
     gateway=IPv4Address("192.168.7.1"),
     address6=_NET1_SIX.address6,
     gateway6=IPv6Address("fe80::1"),
@@ -95,35 +75,35 @@ def line(spec: GuestSpec) -> str:
     [
         (GuestSpec(), _ALWAYS),
         (
-            GuestSpec(interfaces=(_ETH0,), hostname="web-0"),
+            GuestSpec(interfaces=(ETH0,), hostname="web-0"),
             f"{_ALWAYS} ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off",
         ),
-        (GuestSpec(interfaces=(_NO_GATEWAY,)), f"{_ALWAYS} ip=10.1.2.3:::255.255.255.248::eth0:off"),
-        (GuestSpec(interfaces=(_NO_ADDRESS,)), _ALWAYS),
+        (GuestSpec(interfaces=(NO_GATEWAY,)), f"{_ALWAYS} ip=10.1.2.3:::255.255.255.248::eth0:off"),
+        (GuestSpec(interfaces=(NO_ADDRESS,)), _ALWAYS),
         (
-            GuestSpec(interfaces=(_DUAL,), hostname="web-0"),
+            GuestSpec(interfaces=(DUAL,), hostname="web-0"),
             f"{_ALWAYS} ip=[fd00:10::5]::[fe80::1]:64:web-0:eth0:none:1450"
             " ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off"
             " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:web-0:eth0:off",
         ),
         (
-            GuestSpec(interfaces=(_SIX,), hostname="web-0"),
+            GuestSpec(interfaces=(SIX,), hostname="web-0"),
             f"{_ALWAYS} ip=[fd00::5]::[fd00::6]:126:web-0:eth0:none:1280 nfsaddrs=off",
         ),
         (
-            GuestSpec(interfaces=(_ETH0, _NET1), hostname="web-0"),
+            GuestSpec(interfaces=(ETH0, NET1), hostname="web-0"),
             f"{_ALWAYS} {_NAMES} ip=192.168.7.9:::255.255.255.0::eth1:none:9000"
             " ip=10.1.2.3::10.1.2.1:255.255.255.248:web-0:eth0:off"
             " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:web-0:eth0:off",
         ),
         (
-            GuestSpec(interfaces=(_NO_GATEWAY, _NET1_SIX)),
+            GuestSpec(interfaces=(NO_GATEWAY, _NET1_SIX)),
             f"{_ALWAYS} {_NAMES} ip=[fd07::9]:::64::eth1:none:9000"
             " ip=10.1.2.3:::255.255.255.248::eth0:off"
             " nfsaddrs=10.1.2.3:0.0.0.0:0.0.0.0:255.255.255.248:localhost:eth0:off",
         ),
         (
-            GuestSpec(interfaces=(_ETH0, _ROUTED), hostname="h"),
+            GuestSpec(interfaces=(ETH0, _ROUTED), hostname="h"),
             f"{_ALWAYS} {_NAMES} ip=[fd07::9]:::64::eth1:none:1500 ip=192.168.7.9:::255.255.255.0::eth1:none:1500"
             " rd.route=172.16.0.0/12:192.168.7.1:eth1 rd.route=[fd08::/16]:[fe80::1]:eth1"
             " ip=10.1.2.3::10.1.2.1:255.255.255.248:h:eth0:off"
@@ -135,11 +115,11 @@ def line(spec: GuestSpec) -> str:
             " nfsaddrs=10.1.2.3:0.0.0.0:10.1.2.1:255.255.255.248:h:eth0:off",
         ),
         (
-            GuestSpec(interfaces=(_NO_ADDRESS, _NET1)),
+            GuestSpec(interfaces=(NO_ADDRESS, NET1)),
             f"{_ALWAYS} {_NAMES} ip=192.168.7.9:::255.255.255.0::eth1:none:9000 nfsaddrs=off",
         ),
         (
-            GuestSpec(interfaces=(_ETH0, _NO_ADDRESS)),
+            GuestSpec(interfaces=(ETH0, NO_ADDRESS)),
             f"{_ALWAYS} ifname=eth0:02:00:00:00:00:01"
             " ifname=eth1:02:00:00:00:00:01 ip=10.1.2.3::10.1.2.1:255.255.255.248::eth0:off",
         ),
@@ -165,10 +145,10 @@ _IMAGE = Volume(target="/", format="squashfs", disk=0)
 _OF_A_CONTAINER = {"PATH": "/usr/local/bin:/bin", "HOME": "/root", "TERM": "xterm", "HOSTNAME": "web-0", "A": "b c"}
 _CASES = {
     "console": GuestSpec(console="ttyAMA0"),
-    "dns": GuestSpec(interfaces=(_ETH0,), hostname="web-0", dns=Dns(servers=("10.96.0.10",), searches=("svc",))),
-    "dns-two": GuestSpec(interfaces=(_DUAL,), hostname="web-0", dns=Dns(servers=("10.96.0.10", "1.1.1.1"))),
-    "dns-more": GuestSpec(interfaces=(_ETH0,), dns=Dns(servers=("fd00::a", "10.96.0.10", "1.1.1.1", "8.8.8.8"))),
-    "dns-without-ipv4": GuestSpec(interfaces=(_SIX,), dns=Dns(servers=("10.96.0.10", "fd00::a"))),
+    "dns": GuestSpec(interfaces=(ETH0,), hostname="web-0", dns=Dns(servers=("10.96.0.10",), searches=("svc",))),
+    "dns-two": GuestSpec(interfaces=(DUAL,), hostname="web-0", dns=Dns(servers=("10.96.0.10", "1.1.1.1"))),
+    "dns-more": GuestSpec(interfaces=(ETH0,), dns=Dns(servers=("fd00::a", "10.96.0.10", "1.1.1.1", "8.8.8.8"))),
+    "dns-without-ipv4": GuestSpec(interfaces=(SIX,), dns=Dns(servers=("10.96.0.10", "fd00::a"))),
     "root": GuestSpec(volumes=(_IMAGE,), arguments=("/bin/web", "-p", "80", "a b"), environment=_OF_A_CONTAINER),
     "root-writable": GuestSpec(volumes=(Volume(target="/", format="ext4", disk=0, read_only=False),)),
     "root-of-unknown-format": GuestSpec(volumes=(Volume(target="/", format="", disk=0),), arguments=("/my init",)),
@@ -183,7 +163,7 @@ _CASES = {
         volumes=(_IMAGE,), cmdline="debug -- init=first", arguments=("/bin/x", "second")
     ),
     "volumes": GuestSpec(
-        interfaces=(_ETH0,),
+        interfaces=(ETH0,),
         environment={"A": "1"},
         volumes=(
             _IMAGE,
@@ -277,7 +257,7 @@ def test_the_kernel_itself_ends_with_the_first_nics_ipv4(
     dns = Dns(servers=tuple(map(str, servers)))
     words = kernel_reads(line(GuestSpec(interfaces=tuple(interfaces), hostname=hostname, dns=dns)))
     found = IpConfig(words)
-    first = interfaces[0] if interfaces else _NO_ADDRESS
+    first = interfaces[0] if interfaces else NO_ADDRESS
     assert found.enabled is (first.address is not None)
     if first.address is not None:
         named = {4: hostname} if hostname else {}
@@ -354,14 +334,14 @@ def test_home_and_term_take_no_place_of_the_environments() -> None:
         (GuestSpec(environment={"rootfstype": "9p"}), "env rootfstype", "parameter of its own"),
         (GuestSpec(environment={"rw": ""}), "env rw", "parameter of its own"),
         (GuestSpec(environment=_variables(32)), "env", "32 are more than the 31 .* enableServiceLinks"),
-        (GuestSpec(environment=_variables(31), interfaces=(_ETH0,)), "env", "31 are more than the 30"),
-        (GuestSpec(environment=_variables(29), interfaces=(_DUAL, _NET1)), "env", "more than the 28"),
+        (GuestSpec(environment=_variables(31), interfaces=(ETH0,)), "env", "31 are more than the 30"),
+        (GuestSpec(environment=_variables(29), interfaces=(DUAL, NET1)), "env", "more than the 28"),
         (GuestSpec(cmdline='a="b'), "io.unikernel.cmdline", "not closed"),
         (GuestSpec(cmdline="a\nb"), "io.unikernel.cmdline", "line break"),
         (GuestSpec(arguments=("x" * 2000,)), "args and env", "takes fewer than 1984"),
-        (GuestSpec(interfaces=(_ETH0,), hostname="a b"), "hostname", "'a b'"),
-        (GuestSpec(interfaces=(_ETH0,), hostname="a:b"), "hostname", "'a:b'"),
-        (GuestSpec(interfaces=(_ETH0,), dns=Dns(servers=("ns",))), "dns", "'ns' is no IP address"),
+        (GuestSpec(interfaces=(ETH0,), hostname="a b"), "hostname", "'a b'"),
+        (GuestSpec(interfaces=(ETH0,), hostname="a:b"), "hostname", "'a:b'"),
+        (GuestSpec(interfaces=(ETH0,), dns=Dns(servers=("ns",))), "dns", "'ns' is no IP address"),
         (GuestSpec(volumes=(_IMAGE, _IMAGE)), "/", "two volumes"),
         (GuestSpec(volumes=(_IMAGE,), arguments=("web", "-p")), "args", "'web'.*absolute path.*whole path"),
         (GuestSpec(volumes=(_IMAGE,), arguments=('/we"b',)), "args", "double quote"),

@@ -149,9 +149,9 @@ def test_volumes_are_part_of_the_roots_image() -> None:
 def test_volumes_are_part_of_a_linux_guests_initrd() -> None:
     found = decided(image(initrd=INITRD), volume(), volume("/etc/app.ini", nature="file"))
     assert found.parts == () and found.initrd is not None
-    assert found.initrd.tree is None and found.initrd.grows and set(found.initrd.extra) == {"/conf", "/etc/app.ini"}
+    assert found.initrd.tree is None and set(found.initrd.extra) == {"/conf", "/etc/app.ini"}
     made = decided(image("unikraft", root="cpio"), volume("/f", nature="file"), can=OTHER).initrd
-    assert made is not None and made.tree == ROOT.directory and not made.grows and set(made.extra) == {"/f"}
+    assert made is not None and made.tree == ROOT.directory and set(made.extra) == {"/f"}
 
 
 def test_a_volume_is_an_image_of_its_own_where_the_guest_can_mount_it() -> None:
