@@ -69,7 +69,7 @@ distclean: clean ## that as well: the next `make test` begins from nothing
 
 lock: .cache/unit ## renew both lock files from pyproject.toml
 	@$(VENV)/python -m pip install -q pip-tools
-	@for each in "requirements.lock --extra dev" requirements-node.lock; do \
+	@for each in "requirements.lock --extra dev --extra docs --extra tracing" requirements-node.lock; do \
 	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
 	        --strip-extras --upgrade -o $$each pyproject.toml; done
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+import click
 
-from shim.cli.client import ask
-from shim.config import Config
-from shim.sandbox.description import time
-from shim.wire import inspection_pb2 as pb
+from shim.cli import terminal
+
+if TYPE_CHECKING:
+    from shim.wire import inspection_pb2 as pb
 
 
-def run(config: Config, pod: str, *, as_json: bool) -> tuple[str, bool]:
-    """The findings as text or as JSON, and whether anything is wrong. Raises what the service answers."""
-    answer = ask(config, "Check", pb.CheckRequest(pod=pod), pb.CheckResponse)
-    return (as_object(answer) if as_json else as_text(answer)), answer.failed
+@click.command("check")
+@click.argument("pod")
+@terminal.json_option("Print the findings as JSON.")
+@click.pass_obj
+def command(config_path: Path | None, pod: str, as_json: bool) -> None:
+    """Prove that POD's guest answers, that its gateway does, and that the router knows the guest by its MAC.
+
+    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's id. Exits with 0 when nothing is wrong, 1 when
+    something is, 2 when there is no such pod or nothing in it to be checked.
+    """
+    from shim import config
+    from shim.cli.client import ask
+    from shim.wire import inspection_pb2 as pb
+
+    answer = ask(config.load(config_path), "Check", pb.CheckRequest(pod=pod), pb.CheckResponse)
+    if as_json:
+        terminal.print_json(as_object(answer))
+    else:
+        click.echo(as_text(answer), nl=False)
+    sys.exit(1 if answer.failed else 0)
 
 
 def as_text(answer: pb.CheckResponse) -> str:
@@ -42,9 +60,11 @@ def as_text(answer: pb.CheckResponse) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_object(answer: pb.CheckResponse) -> str:
-    """One JSON object, the findings as `inspect` has them."""
-    found: dict[str, Any] = {
+def as_object(answer: pb.CheckResponse) -> dict[str, Any]:
+    """One object, the findings as `inspect` has them."""
+    from shim.sandbox.description import time
+
+    return {
         "id": answer.id,
         "pod": {"namespace": answer.pod_namespace, "name": answer.pod_name},
         "at": time(answer.at.seconds * 10**9 + answer.at.nanos),
@@ -55,4 +75,3 @@ def as_object(answer: pb.CheckResponse) -> str:
             for finding in answer.findings
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"

@@ -13,12 +13,12 @@ _REFUSED = 1
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
-def image() -> None:
+@click.group("image")
+def command() -> None:
     """Make images of unikernels, and say how an image would be run."""
 
 
-@image.command()
+@command.command()
 @click.option("--kernel", required=True, type=_FILE, help="The kernel; its header says for which architecture.")
 @click.option("--root", type=_FILE, metavar="DIR", help="A directory whose content becomes the image's.")
 @click.option("--initrd", type=_FILE, help="An initrd.")
@@ -76,11 +76,11 @@ def build(
     pod needs no annotation. An archive that a pod would be refused is not written.
     """
     from shim import config
-    from shim.cli import image_build as command
+    from shim.cli import image_build
     from shim.cli.image_contents import Request
 
     wishes = {"monitor": monitor, "guest": guest, "memory": memory, "cmdline": cmdline}
-    text = command.build(
+    text = image_build.build(
         Request(
             kernel=kernel,
             root=root,
@@ -101,7 +101,7 @@ def build(
     click.echo(text, nl=False, err=output == Path("-"))
 
 
-@image.command(context_settings={"allow_interspersed_args": False})
+@command.command(context_settings={"allow_interspersed_args": False})
 @click.option("--annotation", "annotations", multiple=True, metavar="K=V", help="An annotation of the pod's.")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Which of the image's platforms; default: this node's.")
 @click.option("--name", default="", metavar="REF", help="Which of the archive's images.")
@@ -128,10 +128,12 @@ def inspect(
     refused or cannot be read, 2 where the question makes no sense.
     """
     from shim import config
-    from shim.cli import image_inspect as command
+    from shim.cli import image_inspect
 
-    text, verdict = command.run(
-        command.Request(source=source, annotations=annotations, platform=platform, name=name, arguments=arguments),
+    text, verdict = image_inspect.run(
+        image_inspect.Request(
+            source=source, annotations=annotations, platform=platform, name=name, arguments=arguments
+        ),
         config.load(config_path),
         as_json=as_json,
     )

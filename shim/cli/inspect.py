@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import msgspec
+import click
 
-from shim.cli.client import ask
-from shim.config import Config
-from shim.wire import inspection_pb2 as pb
+from shim.cli import terminal
 
 
-def text(config: Config, pod: str, *, as_json: bool) -> str:
-    """A page for people, or the JSON object as it is. Raises what the service answers."""
-    answer = ask(config, "Inspect", pb.InspectRequest(pod=pod), pb.InspectResponse)
+@click.command("inspect")
+@click.argument("pod")
+@terminal.json_option("Print all of it as JSON.")
+@click.pass_obj
+def command(config_path: Path | None, pod: str, as_json: bool) -> None:
+    """Print what the service knows of POD: NAME, NAMESPACE/NAME, or the beginning of a sandbox's id."""
+    import msgspec
+
+    from shim import config
+    from shim.cli.client import ask
+    from shim.wire import inspection_pb2 as pb
+
+    answer = ask(config.load(config_path), "Inspect", pb.InspectRequest(pod=pod), pb.InspectResponse)
+    found = msgspec.json.decode(answer.json)
     if as_json:
-        return msgspec.json.format(answer.json, indent=2) + "\n"
-    return "\n".join(_lines(msgspec.json.decode(answer.json))) + "\n"
+        terminal.print_json(found)
+    else:
+        click.echo("\n".join(_lines(found)))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -52,7 +50,7 @@ def test_what_is_not_wrong(findings: tuple[pb.Finding, ...], last: str) -> None:
 
 
 def test_as_json() -> None:
-    found = json.loads(as_object(answer(WRONG)))
+    found = as_object(answer(WRONG))
     assert found["pod"] == {"namespace": "default", "name": "web"} and found["failed"] is True
     assert found["at"] == "2023-11-14T22:13:20.000Z" and found["took"] == 0.012346
     assert found["findings"] == [
