@@ -42,6 +42,7 @@ from shim.rpc.ttrpc_server import TtrpcServer
 from shim.sandbox import disks, identifiers
 from shim.sandbox.adoption import adopt_all
 from shim.sandbox.checks import Checker
+from shim.sandbox.chronicle import Chronicle
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
@@ -209,12 +210,18 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
     """Take over what a former daemon left, and serve: `pod` alone, or the node."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
-    node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
+    tell, chronicle = announcer(publisher, default), Chronicle()
+
+    def announce(occurrence: Occurrence) -> None:
+        chronicle.hear(occurrence)
+        tell(occurrence)
+
+    node = await make_node(config, announce, pod.node_dir if pod else None)
     sandboxes = Sandboxes(node)
-    publisher.resync = functools.partial(_tell_present, node, sandboxes, default)
+    publisher.resync = functools.partial(_tell_present, tell, sandboxes, default)
     await adopt_all(node, sandboxes)
-    checker = Checker()
-    doors = _doors(config, sandboxes, checker, pod)
+    checker = Checker(announce)
+    doors = _doors(config, sandboxes, InspectionService(sandboxes, checker, chronicle), pod)
     scrapes = await _scrapes(config, sandboxes, checker, publisher)
     sweeping = asyncio.create_task(_sweep(node, pod))
     try:
@@ -252,9 +259,9 @@ async def _sweep(node: Node, pod: _Pod | None) -> None:
         _log.warning("the cache of images is not tidied", error=str(error))
 
 
-def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: str) -> None:
+def _tell_present(tell: Callable[[Occurrence], None], sandboxes: Sandboxes, default: str, destination: str) -> None:
     for occurrence in present(sandboxes.all(), destination, default):
-        node.announce(occurrence)
+        tell(occurrence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +285,7 @@ async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publi
     return server
 
 
-def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | None) -> _Doors:
+def _doors(config: Config, sandboxes: Sandboxes, inspecting: InspectionService, pod: _Pod | None) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
@@ -319,8 +326,8 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
-        InspectionService(sandboxes, checker),
-        cancellable={"List", "Inspect", "Check"},
+        inspecting,
+        cancellable={"List", "Inspect", "Check", "Logs"},
     )
     streaming = from_descriptor(
         services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from pathlib import Path
 
 # include/uapi/linux/pidfd.h: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), whose first published size is 64
@@ -50,6 +51,12 @@ def start_time(pid: int) -> int:
     With the pid it names a process for as long as the machine is up. Raises ProcessLookupError.
     """
     return int(_stat(pid)[22 - _STATE])
+
+
+def since_epoch(started: int) -> int:
+    """A `start_time` in nanoseconds since the epoch, as the clock stands now."""
+    since_boot = started * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot
 
 
 def zombie_status(pid: int, started: int) -> int | None:

@@ -14,7 +14,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from shim.errors import Bug, Unreachable
+from shim.errors import Bug, InvalidRequest, Unreachable
 from shim.rpc.status import outward
 
 #: Seconds for a call whose caller sets no deadline: as long as the kubelet waits (its runtimeRequestTimeout).
@@ -87,13 +87,14 @@ class StreamingMethod:
     """A method whose caller and handler send any number of messages each.
 
     It has no deadline but its caller's, and its handler ends with its caller: what must not be cut off half way is no
-    stream.
+    stream. `one_request` says that its caller sends one message, the call's own.
     """
 
     name: str
     request: type[Message]
     response: type[Message]
     handler: StreamHandler
+    one_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def from_descriptor(
     """A service whose methods are `handlers`' coroutine methods of the same names in snake case.
 
     `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off, `endless` those
-    that have no deadline of ours. Methods that stream one way only are left out: both doors answer them UNIMPLEMENTED.
+    that have no deadline of ours. The handler of a method whose answers alone are a stream takes the request, the
+    stream, and the call. Methods whose requests alone are one are left out: both doors answer them UNIMPLEMENTED.
 
     Raises Bug where a handler is missing or no coroutine function, or a name is given that the service has not: what
     cannot be answered is found at start-up, not by a caller.
@@ -125,7 +127,7 @@ def from_descriptor(
     methods: dict[str, Method] = {}
     streams: dict[str, StreamingMethod] = {}
     for method in descriptor.methods:
-        if method.client_streaming is not method.server_streaming:
+        if method.client_streaming and not method.server_streaming:
             continue
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.name).lower()
         handler = getattr(handlers, name, None)
@@ -135,8 +137,10 @@ def from_descriptor(
             raise Bug(f"handler {name} is no coroutine function", subject=type(handlers).__name__)
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
-        if method.client_streaming:
-            streams[method.name] = StreamingMethod(method.name, request, response, handler)
+        if method.server_streaming:
+            one = not method.client_streaming
+            both_ways = _answering(handler) if one else handler
+            streams[method.name] = StreamingMethod(method.name, request, response, both_ways, one_request=one)
             continue
         methods[method.name] = Method(
             name=method.name,
@@ -147,6 +151,18 @@ def from_descriptor(
             limit=None if method.name in endless else LIMIT,
         )
     return Service(descriptor.full_name, methods, streams)
+
+
+def _answering(handler: Callable[[Any, Stream, Call], Awaitable[None]]) -> StreamHandler:
+    """One request is a stream that ends after its first message."""
+
+    async def answer(stream: Stream, call: Call) -> None:
+        request = await stream.receive()
+        if request is None:
+            raise InvalidRequest("a call begins with its request", subject=call.method)
+        await handler(request, stream, call)
+
+    return answer
 
 
 class Running:

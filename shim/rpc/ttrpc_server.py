@@ -181,7 +181,7 @@ class _Connection(asyncio.Protocol):
         elif method is not None:
             self._begin(self._answer(frame.stream, method, request))
         elif streaming is not None:
-            self._begin(self._stream(self._open(frame, streaming), streaming, request))
+            self._begin(self._stream(self._open(frame, streaming, request), streaming, request))
         else:
             self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} of {request.service}")
         return True
@@ -210,11 +210,13 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             self._refuse(stream, *outward(error, call.method))
 
-    def _open(self, frame: Frame, method: StreamingMethod) -> TtrpcStream:
+    def _open(self, frame: Frame, method: StreamingMethod, request: ttrpc_pb2.Request) -> TtrpcStream:
         assert self._flow is not None
         stream = TtrpcStream(frame.stream, self._flow, method.request.FromString, self._perhaps_over)
         self._streams[frame.stream] = stream
-        if not frame.flags & Flag.REMOTE_OPEN:
+        if method.one_request:
+            stream.feed(Frame(frame.stream, Type.DATA, request.payload, Flag.REMOTE_CLOSED))
+        elif not frame.flags & Flag.REMOTE_OPEN:
             stream.feed(Frame(frame.stream, Type.DATA, b"", Flag.REMOTE_CLOSED | Flag.NO_DATA))
         return stream
 

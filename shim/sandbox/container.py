@@ -31,7 +31,7 @@ from shim.errors import (
 from shim.network.checking.check import Report
 from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
-from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
+from shim.oci.rewrite import Spec, container_name, log_directory, namespace_path
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams
@@ -43,10 +43,12 @@ from shim.sandbox.occurrences import (
     ExecAdded,
     ExecStarted,
     Exited,
+    Failed,
     OutOfMemory,
     Paused,
     Resumed,
     Started,
+    about,
 )
 from shim.sandbox.process import Process
 from shim.sandbox.record import ContainerRecord
@@ -103,7 +105,12 @@ class Container:
     @property
     def pod_name(self) -> tuple[str, str]:
         """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
-        return pod_name(self._spec)
+        return self.record.pod
+
+    @property
+    def log_directory(self) -> str:
+        """Where the kubelet wants the logs of the pod's containers, as a pause container is told; else ""."""
+        return log_directory(self._spec)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -118,14 +125,6 @@ class Container:
     @property
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
-
-    def common(self) -> dict[str, str]:
-        """What every occurrence says of the container."""
-        return {
-            "namespace": self.record.namespace,
-            "container": self.record.container,
-            "destination": self.record.destination,
-        }
 
     def process(self, exec_id: str) -> Process:
         """The init ("") or an exec. Raises NotFound."""
@@ -147,7 +146,7 @@ class Container:
         self.record.oom_kills = kills
         self._journal()
         _log.warning("out of memory", container=self.id, kills=kills)
-        self.node.announce(OutOfMemory(**self.common()))
+        self.node.announce(OutOfMemory(**about(self.record)))
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -174,7 +173,9 @@ class Container:
         self._journal()
         self.init.end(ended)
         _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
-        self.node.announce(Exited(**self.common(), process=self.id, pid=self.init.pid, exit=ended))
+        self.node.announce(
+            Exited(**about(self.record), process=self.id, pid=self.init.pid, exit=ended, words=self.last_words())
+        )
 
     async def _tidy_up(self) -> None:
         """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
@@ -230,10 +231,14 @@ class Container:
             self.init.require(Call.START)
             self.record.running = True
             self.node.journal.write(self.record.key, self.record)
-            await self._engine.start(self.id)
-            await self._refuse_stillborn()
+            try:
+                await self._engine.start(self.id)
+                await self._refuse_stillborn()
+            except ShimError as error:
+                self.node.announce(Failed(**about(self.record), call="started", error=str(error)))
+                raise
             self.init.become(Status.RUNNING)
-            self.node.announce(Started(**self.common(), pid=self.init.pid))
+            self.node.announce(Started(**about(self.record), pid=self.init.pid))
             return self.init.pid
 
     async def _refuse_stillborn(self) -> None:
@@ -267,7 +272,7 @@ class Container:
                     raise
                 exit = self.node.reaper.watch(process.pid, early)
             process.become(Status.RUNNING)
-            self.node.announce(ExecStarted(**self.common(), process=process.name, pid=process.pid))
+            self.node.announce(ExecStarted(**about(self.record), process=process.name, pid=process.pid))
         self._background(self._exec_ended(process, exit))
         return process.pid
 
@@ -292,7 +297,7 @@ class Container:
         ended = await exit
         await self._close_streams(process)
         process.end(ended)
-        self.node.announce(Exited(**self.common(), process=process.name, pid=process.pid, exit=ended))
+        self.node.announce(Exited(**about(self.record), process=process.name, pid=process.pid, exit=ended))
 
     async def exec(self, exec_id: str, streams: Streams, spec: bytes) -> None:
         """Describe another process; `spec` is an OCI process as JSON. `start` runs it.
@@ -316,7 +321,7 @@ class Container:
         process["terminal"] = streams.terminal
         self._exec_specs[exec_id] = msgspec.json.encode(process)
         self.execs[exec_id] = Process(exec_id, streams)
-        self.node.announce(ExecAdded(**self.common(), process=exec_id))
+        self.node.announce(ExecAdded(**about(self.record), process=exec_id))
 
     async def kill(self, exec_id: str, signum: int, everyone: bool) -> None:
         """Signal a process, or all of the container's. Raises NotFound once it has finished."""
@@ -366,7 +371,7 @@ class Container:
 
     def _paused(self) -> None:
         self.init.become(Status.PAUSED)
-        self.node.announce(Paused(**self.common()))
+        self.node.announce(Paused(**about(self.record)))
 
     async def resume(self) -> None:
         """Thaw them."""
@@ -374,7 +379,7 @@ class Container:
             self.init.require(Call.RESUME)
             await self._engine.resume(self.id)
             self.init.become(Status.RUNNING)
-            self.node.announce(Resumed(**self.common()))
+            self.node.announce(Resumed(**about(self.record)))
 
     async def update(self, resources: bytes) -> None:
         """Change limits; `resources` is an OCI LinuxResources object as JSON."""
@@ -401,7 +406,7 @@ class Container:
                 self.node.stdio.forget(process.streams)
                 return process
             await self._remove()
-            self.node.announce(Deleted(**self.common(), pid=self.init.pid, exit=self.init.exit))
+            self.node.announce(Deleted(**about(self.record), pid=self.init.pid, exit=self.init.exit))
             return process
 
     async def _remove(self) -> None:

@@ -21,7 +21,7 @@ from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox.container import Container, console_path
 from shim.sandbox.disks import root_of
 from shim.sandbox.node import Node
-from shim.sandbox.occurrences import Created
+from shim.sandbox.occurrences import Created, Failed, about
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.teardown import dismantle
@@ -50,6 +50,7 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         namespace=sandbox.namespace,
         container=order.id,
         sandbox=sandbox.id,
+        pod=rewrite.pod_name(spec),
         bundle=order.bundle,
         destination=order.destination or sandbox.destination,
         streams=order.streams,
@@ -77,12 +78,12 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         except ShimError as cleanup:
             error.add_note(f"and cleaning up failed: {cleanup}")
             _log.error("cleanup after a failed create", container=order.id, error=str(cleanup))
+        why = str(error) or "it was called off"  # a cancellation has no words
+        node.announce(Failed(**about(record), call="created", error=why))
         raise
     node.announce(
         Created(
-            namespace=record.namespace,
-            container=record.container,
-            destination=record.destination,
+            **about(record),
             pid=container.init.pid,
             bundle=str(order.bundle),
             rootfs=order.rootfs,

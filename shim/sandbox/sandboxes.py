@@ -9,10 +9,12 @@ from shim import log
 from shim.errors import AlreadyExists, NotFound, ShimError, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
+from shim.process import pidfd
 from shim.sandbox import creation, identifiers
 from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.node import Node
+from shim.sandbox.occurrences import SandboxCreated
 from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
@@ -66,6 +68,7 @@ class Sandboxes:
         sandbox = Sandbox(self.node, namespace, id, pod)
         sandbox.note()
         self._sandboxes[namespace, id] = sandbox
+        self.node.announce(SandboxCreated(**sandbox.about()))
         return sandbox
 
     def restore(self, sandbox: Sandbox) -> None:
@@ -152,6 +155,8 @@ class Sandboxes:
         """Take in a container that a former daemon created."""
         record = container.record
         sandbox = self.home(record.namespace, record.sandbox)
+        if sandbox.implied:
+            sandbox.created_at = min(sandbox.created_at, pidfd.since_epoch(record.started))
         sandbox.containers[record.container] = container
         if record.unikernel:
             sandbox.claim(record.container)

@@ -19,6 +19,7 @@ from shim.oci.bundle import remove
 from shim.oci.rootfs import unmount_all
 from shim.sandbox import disks
 from shim.sandbox.node import Node
+from shim.sandbox.occurrences import Restored, about
 from shim.sandbox.record import ContainerRecord
 
 _log = log.get(__name__)
@@ -33,6 +34,7 @@ async def restore_network(node: Node, record: ContainerRecord) -> None:
     if await asyncio.to_thread(Path(plumbing.netns).exists):
         await undo_at(Path(plumbing.netns), plumbing.plan)
     record.plumbing = None
+    node.announce(Restored(**about(record)))
     try:
         node.journal.write(record.key, record)
     except NodeFault as error:

@@ -22,6 +22,7 @@ from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
+from shim.sandbox import occurrences
 from shim.sandbox.disks import Provided, provide
 from shim.sandbox.nics import match
 from shim.sandbox.node import Node
@@ -100,6 +101,13 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
         taps = await network.apply(plan)
         # Whatever is journalled next carries it there.
         record.plumbing = PodPlan(netns=netns, plan=plan, took=time.monotonic() - begun)
+    node.announce(
+        occurrences.Plumbed(
+            **occurrences.about(record),
+            interfaces=tuple(f"{nic.name} {nic.address or nic.address6}".rstrip() for nic in plan.nics),
+            took=record.plumbing.took,
+        )
+    )
     return Plumbed(
         interfaces=plan.guest,
         devices=tuple(nic.device for nic in nics),
@@ -152,7 +160,7 @@ async def prepare(
         vhost = await monitor.open_vhost(len(network.interfaces))
         descriptors += vhost
         own = node.container_dir(record.namespace, record.container)
-        record.monitor = monitor.name
+        record.monitor, record.guest = monitor.name, image.guest
         record.powerdown = patience(monitor.powerdown, rewrite.termination_grace(spec))
         control = None
         if record.powerdown:

@@ -64,6 +64,7 @@ def pod_of(request: Any, *, bundle: str = "", destination: str = "") -> Pod:
         cgroup_parent=options.linux.cgroup_parent,
         bundle=bundle,
         destination=destination,
+        log_directory=options.log_directory,
     )
     sysctls.check(pod)
     return pod

@@ -31,7 +31,7 @@ def sandbox(name: str, *outcomes: tuple[Probe, Outcome], status: Status = Status
 def samples(*held: SimpleNamespace, checker: Checker | None = None, dropped: int = 0) -> dict[tuple[str, ...], float]:
     sandboxes = cast(Sandboxes, SimpleNamespace(all=lambda: list(held)))
     publisher = cast(Publisher, SimpleNamespace(dropped=dropped))
-    kind, body = metrics.exposition(sandboxes, checker or Checker(), publisher)("")
+    kind, body = metrics.exposition(sandboxes, checker or Checker(lambda _: None), publisher)("")
     assert kind.startswith("text/plain")
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
@@ -64,7 +64,7 @@ def test_nothing_is_said_of_a_guest_that_has_ended_or_was_never_checked() -> Non
 
 
 def test_checks_are_counted() -> None:
-    checker = Checker()
+    checker = Checker(lambda _: None)
     checker.passed, checker.failed = 3, 1
     found = samples(checker=checker)
     assert found["unikernel_shim_checks_total", "passed"] == 3

@@ -100,7 +100,7 @@ async def test_sixty_four_calls_at_once(channel: grpc.aio.Channel) -> None:
         ("Cut", "", grpc.StatusCode.UNAVAILABLE, "the call was cut off"),
         ("Echo", b"\x0a\xff", grpc.StatusCode.INVALID_ARGUMENT, f"the request of {NAME}/Echo cannot be decoded"),
         ("Nope", "", grpc.StatusCode.UNIMPLEMENTED, ""),
-        ("Watch", "", grpc.StatusCode.UNIMPLEMENTED, ""),
+        ("Pour", "", grpc.StatusCode.UNIMPLEMENTED, ""),
         ("Large", str(16 * _MEGABYTE), grpc.StatusCode.RESOURCE_EXHAUSTED, ""),
         ("Echo", "x" * (16 * _MEGABYTE), grpc.StatusCode.RESOURCE_EXHAUSTED, ""),
     ],

@@ -13,7 +13,8 @@ from shim.network.checking.check import Finding, Outcome, Probe, Report
 from shim.network.plan import Plan
 from shim.sandbox import checks
 from shim.sandbox.checks import Checker
-from shim.sandbox.record import PodPlan
+from shim.sandbox.occurrences import Checked, Occurrence
+from shim.sandbox.record import ContainerRecord, PodPlan
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
 
@@ -26,8 +27,8 @@ def report(outcome: Outcome) -> Report:
 
 
 def guest(status: Status = Status.RUNNING, plumbing: PodPlan | None = PLUMBING) -> Any:
-    init, record = SimpleNamespace(status=status), SimpleNamespace(plumbing=plumbing)
-    return SimpleNamespace(id="c", init=init, record=record, checked=None)
+    record = ContainerRecord(namespace="ns", container="c", sandbox="s", bundle=Path("/"), plumbing=plumbing)
+    return SimpleNamespace(id="c", init=SimpleNamespace(status=status), record=record, checked=None)
 
 
 def sandbox(unikernel: Any) -> Sandbox:
@@ -42,16 +43,18 @@ async def test_a_report_is_kept_and_counted(monkeypatch: pytest.MonkeyPatch) -> 
         return found.pop(0)
 
     monkeypatch.setattr(checks, "check_at", check_at)
-    checker, checked = Checker(), guest()
+    told: list[Occurrence] = []
+    checker, checked = Checker(told.append), guest()
     for failed in (False, True, False):
         made = await checker.check(sandbox(checked))
         assert made.failed is failed and checked.checked is made
     assert (checker.passed, checker.failed) == (2, 1)
+    assert [len(it.failures) for it in told if isinstance(it, Checked)] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("status", [Status.CREATED, Status.PAUSED, Status.STOPPED])
 async def test_a_guest_that_does_not_run_cannot_answer(status: Status) -> None:
-    checker = Checker()
+    checker = Checker(lambda _: None)
     with pytest.raises(WrongState, match=status.value):
         await checker.check(sandbox(guest(status)))
     with pytest.raises(WrongState, match="no unikernel"):
@@ -60,5 +63,5 @@ async def test_a_guest_that_does_not_run_cannot_answer(status: Status) -> None:
 
 
 async def test_a_guest_without_a_network_has_nothing_to_prove() -> None:
-    made = await Checker().check(sandbox(guest(plumbing=None)))
+    made = await Checker(lambda _: None).check(sandbox(guest(plumbing=None)))
     assert made.findings == () and not made.failed and made.at
