@@ -1,18 +1,21 @@
-"""One call to the node's service, and with `grouping = "pod"` to those of its pods."""
+"""Calls to the node's service, and with `grouping = "pod"` to those of its pods."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from shim import rundir
 from shim.config import Config
-from shim.errors import InvalidRequest, NotFound, Unreachable
+from shim.errors import InvalidRequest, NotFound, ShimError, Unreachable
 from shim.rpc.status import inward
+from shim.sandbox.lookup import SHOWN
 from shim.wire import inspection_pb2 as pb
 
 T = TypeVar("T", bound=Message)
@@ -23,11 +26,16 @@ _TIMEOUT = 15.0  # seconds; a check of a guest that does not answer takes about 
 
 def ask(config: Config, method: str, request: Message, answer: type[T]) -> T:
     """Call Inspection of the daemon that knows the pod. Raises Unreachable where none runs, and what they answer."""
-    found: list[T] = []
+    return locate(config, method, request, answer)[1]
+
+
+def locate(config: Config, method: str, request: Message, answer: type[T]) -> tuple[Path, T]:
+    """As `ask`, with the socket of the daemon that answered."""
+    found: list[tuple[Path, T]] = []
     unknown: NotFound | None = None
     for door in rundir.doors(config.run_dir):
         try:
-            found.append(answer.FromString(_call(door, method, request)))
+            found.append((door, answer.FromString(_call(door, method, request))))
         except NotFound as error:
             unknown = error
         except Unreachable:
@@ -35,23 +43,115 @@ def ask(config: Config, method: str, request: Message, answer: type[T]) -> T:
     if len(found) == 1:
         return found[0]
     if found:
-        raise InvalidRequest(f"{len(found)} pods are meant, each with a daemon of its own", remedy="name one by its id")
-    raise unknown or Unreachable(
+        titles = [title(entry) for door, _ in found for entry in _meant(door, request)]
+        raise InvalidRequest(
+            f"{len(found)} pods are meant, each with a daemon of its own: {', '.join(titles)}",
+            remedy="name one by its id",
+        )
+    raise unknown or nobody(config)
+
+
+def _meant(door: Path, request: Message) -> list[pb.SandboxEntry]:
+    """Which of a daemon's sandboxes a request that several answered may have meant: the daemon of one pod has one."""
+    wanted: str = getattr(request, "pod", "")
+    entries = pb.ListResponse.FromString(_call(door, "List", pb.ListRequest())).sandboxes
+    named = [it for it in entries if wanted in (it.pod_name, f"{it.pod_namespace}/{it.pod_name}")]
+    return named or [it for it in entries if it.id.startswith(wanted)] or list(entries)
+
+
+def title(entry: pb.SandboxEntry) -> str:
+    """What people call it: its pod's name, and its id's beginning."""
+    short = entry.id[:SHOWN]
+    return f"{entry.pod_namespace}/{entry.pod_name} ({short})" if entry.pod_name else short
+
+
+def ask_all(
+    config: Config, method: str, request: Message, answer: type[T], timeout: float = _TIMEOUT
+) -> tuple[list[T], list[Path]]:
+    """Call it of every daemon; what they answer, and the sockets that are there where nobody answers.
+
+    Raises Unreachable where none runs, and the first failure of one that does.
+    """
+    found: list[T] = []
+    dead: list[Path] = []
+    for door in rundir.doors(config.run_dir):
+        try:
+            found.append(answer.FromString(_call(door, method, request, timeout)))
+        except Unreachable:
+            if door.exists():
+                dead.append(door)
+    if not found:
+        raise nobody(config)
+    return found, dead
+
+
+def nobody(config: Config) -> Unreachable:
+    """No daemon answers."""
+    return Unreachable(
         "the service does not answer",
         subject=os.fspath(config.grpc_socket),
         remedy="start it (unikernel-shim serve), or name its configuration with --config",
     )
 
 
-def _call(door: Path, method: str, request: Message) -> bytes:
+def _call(door: Path, method: str, request: Message, timeout: float = _TIMEOUT) -> bytes:
     with grpc.insecure_channel(f"unix:{door}") as channel:
         call: grpc.UnaryUnaryMultiCallable[Message, bytes] = channel.unary_unary(
-            f"/{_SERVICE}/{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=bytes,
+            _path(method), request_serializer=_bytes, response_deserializer=bytes
         )
         try:
-            return call(request, timeout=_TIMEOUT)
-        except grpc.RpcError as raised:
-            error = cast(grpc.Call, raised)  # what gRPC raises of a call is both
-            raise inward(error.code().value[0], error.details() or "") from None
+            return call(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise translated(error) from None
+
+
+@asynccontextmanager
+async def events(door: Path, request: pb.EventsRequest) -> AsyncIterator[AsyncIterator[pb.Event]]:
+    """The events of one daemon, once it has answered. Raises what it answers; so does the iterator."""
+    async with grpc.aio.insecure_channel(f"unix:{door}") as channel:
+        call = channel.unary_stream(
+            _path("Events"), request_serializer=_bytes, response_deserializer=pb.Event.FromString
+        )(request)
+        try:
+            await call.wait_for_connection()
+        except grpc.RpcError as error:
+            raise translated(error) from None
+        yield _each(call)
+
+
+async def _each(call: Any) -> AsyncIterator[pb.Event]:
+    try:
+        async for event in call:
+            yield event
+    except grpc.RpcError as error:
+        raise translated(error) from None
+
+
+Console = grpc.aio.StreamStreamCall[pb.ConsoleRequest, pb.ConsoleResponse]
+
+
+@asynccontextmanager
+async def console(door: Path) -> AsyncIterator[Console]:
+    """A stream to a daemon's Console, which is cut off at the end. What it raises is for `translated`."""
+    async with grpc.aio.insecure_channel(f"unix:{door}") as channel:
+        call: Console = channel.stream_stream(
+            _path("Console"), request_serializer=_bytes, response_deserializer=pb.ConsoleResponse.FromString
+        )()
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+
+def translated(error: grpc.RpcError) -> ShimError:
+    """The error that a daemon answered with, or that there is none."""
+    raised = cast(grpc.Call, error)  # what gRPC raises of a call is both
+    return inward(raised.code().value[0], raised.details() or "")
+
+
+def _path(method: str) -> str:
+    return f"/{_SERVICE}/{method}"
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString()

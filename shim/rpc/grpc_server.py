@@ -88,6 +88,8 @@ class GrpcServer:
         async def behave(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             stream = _Stream(context, method.request)
             try:
+                # So that a caller knows of us before there is anything to tell it.
+                await context.send_initial_metadata(())
                 await self._running.stream(method, stream, _call(name, context))
                 return
             except Exception as error:

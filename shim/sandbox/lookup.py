@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from shim.errors import InvalidRequest, NotFound
 from shim.sandbox.sandbox import Sandbox
 
-_SHOWN = 12  # characters of an id that people are shown
+SHOWN: Final = 12  # characters of an id that people are shown
 
 
 def find(sandboxes: Iterable[Sandbox], wanted: str) -> Sandbox:
@@ -44,5 +45,5 @@ def find(sandboxes: Iterable[Sandbox], wanted: str) -> Sandbox:
 def title(sandbox: Sandbox) -> str:
     """What people call it: its pod's name, and its id's beginning."""
     namespace, name = sandbox.pod_name
-    short = sandbox.id[:_SHOWN]
+    short = sandbox.id[:SHOWN]
     return f"{namespace}/{name} ({short})" if name else short
