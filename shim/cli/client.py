@@ -135,7 +135,9 @@ async def console(door: Path) -> AsyncIterator[Console]:
     """A stream to a daemon's Console, which is cut off at the end. What it raises is for `translated`."""
     async with grpc.aio.insecure_channel(f"unix:{door}") as channel:
         call: Console = channel.stream_stream(
-            _path("Console"), request_serializer=_bytes, response_deserializer=pb.ConsoleResponse.FromString
+            _path("Console"),
+            request_serializer=pb.ConsoleRequest.SerializeToString,
+            response_deserializer=pb.ConsoleResponse.FromString,
         )()
         try:
             yield call

@@ -11,7 +11,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -138,7 +138,8 @@ class _Sitting:
         self._resized()
         work = [asyncio.ensure_future(each) for each in (self._type(), self._send(), self._show())]
         try:
-            await asyncio.wait((*work, self._left), return_when=asyncio.FIRST_COMPLETED)
+            waited: list[asyncio.Future[Any]] = [*work, self._left]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             for task in work:
                 if task.done():
                     task.result()

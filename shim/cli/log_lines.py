@@ -49,13 +49,18 @@ class Reader:
         at, stream, tags = (word.decode(errors="replace") for word in words[:3])
         text = words[3] if len(words) > 3 else b""
         begun = self._begun.pop(stream, None)
-        whole = (
-            Line(at=begun.at, stream=stream, text=begun.text + text) if begun else Line(at=at, stream=stream, text=text)
-        )
+        if begun is not None:
+            at, text = begun.at, begun.text + text
+        whole = Line(at=at, stream=stream, text=text)
         if tags.partition(":")[0] == "P" and len(whole.text) < _LONGEST:
             self._begun[stream] = whole
             return None
         return whole
+
+    def rest(self) -> list[Line]:
+        """The lines whose ends never came, once nothing more does."""
+        left, self._begun = list(self._begun.values()), {}
+        return left
 
 
 def since(text: str, now: datetime) -> datetime:

@@ -41,7 +41,8 @@ def command(
     """Print what POD's guest has written on its console, and its monitor on stderr.
 
     POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's or a container's id. The service keeps no output: this
-    reads the files that the kubelet has containerd write, on this node, or the one that `ctr run --log-uri file://` names.
+    reads the files that the kubelet has containerd write, on this node, or the one that `ctr run --log-uri file://`
+    names.
     """
     from shim import config
     from shim.cli.client import ask
@@ -60,11 +61,16 @@ def command(
     if follow:
         follow_log(source, path, show, tail=tail, wanted=after(limit))
         return
-    reader = Reader(cri=source.file is None)
-    read = (line for raw in log_files.lines(path) if (line := reader.read(raw)) is not None)
-    kept: Iterator[Line] = filter(after(limit), read)
+    kept: Iterator[Line] = filter(after(limit), _all(path, Reader(cri=source.file is None)))
     for line in kept if tail is None else deque(kept, maxlen=tail):
         show(line)
+
+
+def _all(path: Path, reader: Reader) -> Iterator[Line]:
+    for raw in log_files.lines(path):
+        if (line := reader.read(raw)) is not None:
+            yield line
+    yield from reader.rest()
 
 
 def follow_log(
@@ -87,11 +93,13 @@ def follow_log(
                 show(line)
             held = None
             sys.stdout.flush()
-        elif (line := reader.read(raw)) is not None and wanted(line):
+        elif (read := reader.read(raw)) is not None and wanted(read):
             if held is None:
-                show(line)
+                show(read)
             else:
-                held.append(line)
+                held.append(read)
+    for line in reader.rest():
+        show(line)
 
 
 def shown(*, timestamps: bool) -> Callable[[Line], None]:

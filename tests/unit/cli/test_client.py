@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from shim.cli.client import ask
+from shim.cli.client import ask, ask_all
 from shim.config import Config
 from shim.errors import InvalidRequest, NotFound, Unreachable
 from shim.wire import inspection_pb2 as pb
@@ -36,10 +36,17 @@ def serve(run_dir: Path) -> Iterator[Serve]:
                     context.abort(grpc.StatusCode.NOT_FOUND, "there is no such pod")
                 return pb.InspectResponse(json=path).SerializeToString()
 
-            handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(inspect)
+            def listed(request: bytes, context: grpc.ServicerContext) -> bytes:
+                entries = [pb.SandboxEntry(id=f"{len(path)}ab", pod_namespace="default", pod_name=knows)]
+                return pb.ListResponse(sandboxes=entries).SerializeToString()
+
+            handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+                "Inspect": grpc.unary_unary_rpc_method_handler(inspect),
+                "List": grpc.unary_unary_rpc_method_handler(listed),
+            }
             server = grpc.server(ThreadPoolExecutor(1))
             name = pb.DESCRIPTOR.services_by_name["Inspection"].full_name
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Inspect": handler}),))
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
             (run_dir / path).parent.mkdir(parents=True, exist_ok=True)
             server.add_insecure_port(f"unix:{run_dir / path}")
             server.start()
@@ -66,11 +73,24 @@ def test_the_daemon_that_knows_the_pod_answers(run_dir: Path, serve: Serve) -> N
 
 def test_two_that_know_a_pod_of_that_name(run_dir: Path, serve: Serve) -> None:
     serve("pods/1/shim.sock", "web")
-    serve("pods/2/shim.sock", "web")
-    with pytest.raises(InvalidRequest, match="2 pods are meant"):
+    serve("pods/22/shim.sock", "web")
+    with pytest.raises(InvalidRequest, match=r"2 pods are meant.*: default/web \(16ab\), default/web \(17ab\)"):
         inspect(run_dir, "web")
+
+
+def test_all_that_answer_are_asked_and_those_that_do_not_are_named(run_dir: Path, serve: Serve) -> None:
+    serve("pods/1/shim.sock", "first")
+    serve("pods/2/shim.sock", "second")
+    dead = run_dir / "pods" / "0" / "shim.sock"
+    dead.parent.mkdir()
+    dead.touch()
+    answers, silent = ask_all(Config(run_dir=run_dir), "List", pb.ListRequest(), pb.ListResponse)
+    assert [entry.pod_name for answer in answers for entry in answer.sandboxes] == ["first", "second"]
+    assert silent == [dead]
 
 
 def test_none_that_answers(run_dir: Path) -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         inspect(run_dir, "web")
+    with pytest.raises(Unreachable, match="does not answer"):
+        ask_all(Config(run_dir=run_dir), "List", pb.ListRequest(), pb.ListResponse)
