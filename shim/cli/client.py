@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import grpc
 from google.protobuf.message import Message
+
+# What gRPC's core has to say of its event loop is for its developers; what matters is raised.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+import grpc
 
 from shim import rundir
 from shim.config import Config
@@ -59,7 +62,7 @@ def _meant(door: Path, request: Message) -> list[pb.SandboxEntry]:
     return named or [it for it in entries if it.id.startswith(wanted)] or list(entries)
 
 
-def title(entry: pb.SandboxEntry) -> str:
+def title(entry: pb.SandboxEntry | pb.CheckResponse) -> str:
     """What people call it: its pod's name, and its id's beginning."""
     short = entry.id[:SHOWN]
     return f"{entry.pod_namespace}/{entry.pod_name} ({short})" if entry.pod_name else short

@@ -211,6 +211,10 @@ def _raw() -> Iterator[None]:
     """The person's terminal hands over every key as it is; at the end it is as it was, whatever happened."""
     before = termios.tcgetattr(0)
     tty.setraw(0, termios.TCSANOW)
+    # But for its output: engines have a container's terminal send no carriage return of its own (runc, ClearONLCR).
+    raw = termios.tcgetattr(0)
+    raw[tty.OFLAG] = before[tty.OFLAG]
+    termios.tcsetattr(0, termios.TCSANOW, raw)
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from shim.cli import choices
+
 #: `inspect` on what is no unikernel and would run all the same.
 _ORDINARY = 3
 _REFUSED = 1
@@ -29,8 +31,12 @@ def command() -> None:
     metavar="[DEVICE=]FILE[:/TARGET][:ro]",
     help="A disk, for the device of that name in the kernel's manifest, mounted at TARGET. Repeat for more.",
 )
-@click.option("--monitor", metavar="NAME", help="The monitor; default: what the kernel asks for.")
-@click.option("--guest", metavar="NAME", help="The guest's family; default: what the kernel is.")
+@click.option(
+    "--monitor", metavar="NAME", shell_complete=choices.monitors, help="The monitor; default: what the kernel asks for."
+)
+@click.option(
+    "--guest", metavar="NAME", shell_complete=choices.guests, help="The guest's family; default: what the kernel is."
+)
 @click.option("--memory", metavar="SIZE", help="The guest's memory: 64, 64Mi, 1Gi.")
 @click.option("--cmdline", metavar="WORDS", help="Words to add to the guest's command line.")
 @click.option(

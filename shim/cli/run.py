@@ -8,6 +8,7 @@ from typing import get_args
 
 import click
 
+from shim.cli import choices
 from shim.config import Dataplane
 
 
@@ -17,8 +18,12 @@ from shim.config import Dataplane
 )
 @click.option("--dataplane", type=click.Choice(get_args(Dataplane)), help="How a tap is joined to its interface.")
 @click.option("--nics", metavar="LIST", help="Which interfaces: eth0,net1, or DEVICE=INTERFACE for a manifest's.")
-@click.option("--monitor", help="spt, hvt, qemu, firecracker or cloud-hypervisor; default: what the kernel asks for.")
-@click.option("--guest", help="solo5 or linux; default: what the kernel is.")
+@click.option(
+    "--monitor",
+    shell_complete=choices.monitors,
+    help="spt, hvt, qemu, firecracker or cloud-hypervisor; default: what the kernel asks for.",
+)
+@click.option("--guest", shell_complete=choices.guests, help="solo5 or linux; default: what the kernel is.")
 @click.option("--memory", metavar="MB", help="The guest's memory.")
 @click.option("--initrd", type=click.Path(path_type=Path), help="An initrd for a Linux guest.")
 @click.option("--cmdline", default="", help="Words to add to a Linux guest's command line.")

@@ -29,8 +29,8 @@ EXIT_CODES: Final = "Exit codes: 0 done, 1 something is wrong on the node, 2 the
 Cell = str | tuple[str, str]
 
 _GAP: Final = "  "
-# A table that would need more than this many lines a row is unreadable: then a row is a block, a line a cell.
-_FOLDS: Final = 2
+# Characters that a table's widest column needs to be readable: with less left, a row is a block with a line a cell.
+_READABLE: Final = 16
 # Colours and weights alone (ECMA-48, SELECT GRAPHIC RENDITION): they change how text looks and nothing else.
 _RENDITION: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -91,40 +91,42 @@ def console() -> Console:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """A table on stdout. A cell is text, or text and the key in STYLES of how it looks on a terminal.
 
-    What has no width left wraps within its column; where hardly any is left, each row is a block with a line a cell.
-    Nothing is cut off. Control characters are shown, not obeyed.
+    The widest column wraps where the terminal is narrower; where hardly any width is left to it, each row is a block
+    with a line a cell. Nothing is cut off. Control characters are shown, not obeyed.
     """
     cells = [[_pair(cell) for cell in row] for row in rows]
     if not on_terminal():
         for line in ([(column, "") for column in columns], *cells):
             click.echo("\t".join(plain(text) for text, _ in line))
         return
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     out = console()
-    widths = [
-        max(len(column), *(len(row[place][0]) for row in cells)) if cells else len(column)
-        for place, column in enumerate(columns)
-    ]
-    if sum(widths) + len(_GAP) * (len(widths) - 1) > _FOLDS * out.width:
+    texts = ([column, *(plain(row[place][0]) for row in cells)] for place, column in enumerate(columns))
+    widths = [max(map(cell_len, column)) for column in texts]
+    widest = widths.index(max(widths))
+    left = out.width - sum(widths) - len(_GAP) * len(widths) + widths[widest]
+    if left < min(_READABLE, widths[widest]):
         for number, row in enumerate(cells):
             if number:
                 out.print()
             print_pairs(zip(columns, row, strict=True))
         return
     table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="head")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=place != widest)
     for row in cells:
         table.add_row(*(Text(plain(text), style=style) for text, style in row))
     out.print(table)
 
 
-def print_pairs(pairs: Iterable[tuple[str, Cell]], margin: str = "") -> None:
-    """Names and values on a terminal, values under each other; off one, a line a pair, padded as there."""
+def print_pairs(pairs: Iterable[tuple[str, Cell]], *, margin: str = "", width: int = 0) -> None:
+    """Names and values, a line a pair, the values under each other and names at least `width` wide; on a terminal
+    values that are longer wrap there."""
     kept = [(name, *_pair(cell)) for name, cell in pairs]
-    width = max((len(name) for name, _, _ in kept), default=0)
+    width = max(width, *(len(name) for name, _, _ in kept)) if kept else width
     if not on_terminal():
         for name, text, _ in kept:
             click.echo(f"{margin}{name:<{width}} {plain(text)}")
@@ -134,23 +136,35 @@ def print_pairs(pairs: Iterable[tuple[str, Cell]], margin: str = "") -> None:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True, style="quiet")
+    table.add_column(no_wrap=True, style="quiet", min_width=width)
     table.add_column(overflow="fold")
     for name, text, style in kept:
         table.add_row(name, Text(plain(text), style=style))
     console().print(Padding(table, (0, 0, 0, len(margin))))
 
 
-def print_line(*cells: Cell) -> None:
-    """One line of a list that grows, at once: cells apart by tabs, on a terminal by spaces and styled."""
+def print_words(*cells: Cell) -> None:
+    """A line of text from parts that may be styled; on a terminal it wraps between words."""
     pairs = [_pair(cell) for cell in cells]
-    if not on_terminal():
+    if on_terminal():
+        _print_styled("", pairs)
+    else:
+        click.echo("".join(plain(text) for text, _ in pairs))
+
+
+def print_line(*cells: Cell) -> None:
+    """A line of a list that grows, at once: cells apart by tabs; on a terminal by spaces, styled, wrapping at words."""
+    pairs = [_pair(cell) for cell in cells]
+    if on_terminal():
+        _print_styled(_GAP, pairs)
+    else:
         click.echo("\t".join(plain(text) for text, _ in pairs))
-        return
+
+
+def _print_styled(between: str, pairs: Iterable[tuple[str, str]]) -> None:
     from rich.text import Text
 
-    line = Text(_GAP).join(Text(plain(text), style=style) for text, style in pairs)
-    console().print(line, soft_wrap=True)
+    console().print(Text(between).join(Text(plain(text), style=style) for text, style in pairs), overflow="fold")
 
 
 def _pair(cell: Cell) -> tuple[str, str]:

@@ -42,7 +42,7 @@ class Terminal:
 
     def resize(self, width: int, height: int) -> None:
         """Set the window's size, in columns and rows."""
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        _resize(self._master, width, height)
 
     @contextlib.contextmanager
     def attach(self) -> Iterator[Attached]:
@@ -91,6 +91,10 @@ class Attached:
         """What the terminal shows next, or how many bytes of it were missed; None once it is gone."""
         return await self._shown.next()
 
+    def resize(self, width: int, height: int) -> None:
+        """Set the window's size, in columns and rows: it is everybody's."""
+        _resize(self._master, width, height)
+
     async def type(self, data: bytes) -> None:
         """Type all of it, waiting while the process does not read. Raises OSError once the terminal is gone."""
         rest = memoryview(data)
@@ -99,6 +103,10 @@ class Attached:
                 rest = rest[os.write(self._master, rest) :]
             except BlockingIOError:
                 await writable(self._master)
+
+
+def _resize(master: int, width: int, height: int) -> None:
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
 class ConsoleSocket:

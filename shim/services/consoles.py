@@ -9,7 +9,7 @@ from typing import Any
 
 from shim.errors import InvalidRequest
 from shim.feed import Missed
-from shim.process.terminal import Attached, Terminal
+from shim.process.terminal import Attached
 from shim.rpc.service import Stream
 from shim.sandbox.consoles import container_in, terminal_of
 from shim.sandbox.lookup import find
@@ -29,12 +29,11 @@ async def console(sandboxes: Iterable[Sandbox], stream: Stream) -> None:
         raise InvalidRequest("a console begins with `open`")
     sandbox = find(sandboxes, first.open.pod)
     container = container_in(sandbox, first.open.container)
-    terminal = terminal_of(container)
-    with terminal.attach() as attached:
+    with terminal_of(container).attach() as attached:
         namespace, name = sandbox.pod_name
         opened = pb.ConsoleOpened(id=sandbox.id, pod_namespace=namespace, pod_name=name, container=container.id)
         await stream.send(pb.ConsoleResponse(opened=opened))
-        typing = asyncio.ensure_future(_type(stream, attached, terminal))
+        typing = asyncio.ensure_future(_type(stream, attached))
         showing = asyncio.ensure_future(_show(stream, attached))
         try:
             await asyncio.wait((typing, showing), return_when=asyncio.FIRST_COMPLETED)
@@ -57,7 +56,7 @@ async def _show(stream: Stream, attached: Attached) -> None:
         await stream.send(pb.ConsoleResponse(**told))
 
 
-async def _type(stream: Stream, attached: Attached, terminal: Terminal) -> None:
+async def _type(stream: Stream, attached: Attached) -> None:
     """Type what comes until the caller has said its last."""
     while (message := await stream.receive()) is not None:
         match message.WhichOneof("what"):
@@ -70,6 +69,6 @@ async def _type(stream: Stream, attached: Attached, terminal: Terminal) -> None:
                 if not (0 < columns <= _LARGEST and 0 < rows <= _LARGEST):
                     raise InvalidRequest("not a window's size", subject=f"{columns}x{rows}")
                 with contextlib.suppress(OSError):
-                    terminal.resize(columns, rows)
+                    attached.resize(columns, rows)
             case other:
                 raise InvalidRequest("not what follows `open`", subject=str(other))
