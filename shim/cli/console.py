@@ -104,11 +104,20 @@ async def _attach(door: Path, pod: str, container: str, key: int) -> int:
             if first is grpc.aio.EOF:
                 raise Unreachable("the service said nothing", subject=str(door))
             assert isinstance(first, pb.ConsoleResponse)
-            left = _Sitting(call, key)
-            with _raw():
-                outcome = await left.until_left()
         except grpc.RpcError as error:
             raise translated(error) from None
+        try:
+            with _raw():
+                outcome = await _Sitting(call, key).until_left()
+        except grpc.RpcError as error:
+            raised = translated(error)
+            if isinstance(raised, Unreachable):
+                raise Unreachable(
+                    "the service went away, and with it the terminals that it held",
+                    subject=str(door),
+                    remedy="restart the container to have its terminal back",
+                ) from None
+            raise raised from None
     os.write(2, f"\r\n{outcome.words}\r\n".encode())
     return outcome.code
 

@@ -14,6 +14,7 @@ from tests.integration.containerd import LAYOUTS, Containerd, handler
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
+from tests.integration.pseudo import command_line
 from tests.integration.ready import served
 from tests.integration.test_grpcurl import grpcurl
 
@@ -29,8 +30,7 @@ def _images(containerd: Containerd) -> None:
 
 def shim(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line as an operator types it."""
-    argv = [str(paths.DAEMON), "--config", str(daemon.config), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command_line(daemon, *words), capture_output=True, text=True, timeout=60, check=False)
 
 
 def scraped(daemon: Daemon) -> dict[str, float]:

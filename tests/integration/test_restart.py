@@ -26,6 +26,7 @@ from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
+from tests.integration.pseudo import OnTerminal, command_line
 from tests.integration.ready import served
 
 pytestmark = pytest.mark.timeout(120)
@@ -296,3 +297,28 @@ def test_the_namespace_is_taken_away_before_the_delete(
         cri.stop(container)
         cri.wait_exit(container)
         cri.remove(container)
+
+
+def test_who_looks_on_when_the_daemon_is_killed(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """A console ends and puts the person's terminal back; events go on with the next daemon's, which tell what it
+    adopted; the terminal itself is lost, and this is said."""
+    with containerd.cri.pod("unikernel") as pod:
+        pod.run(tender_double.REFERENCE, args=[f"address={pod.address}", "echo"], tty=True, stdin=True)
+        watch = command_line(daemon, "events", "-f", "--pod", pod.name)
+        with OnTerminal(command_line(daemon, "console", pod.name)) as console, OnTerminal(watch) as events:
+            before = console.mode()
+            console.until(lambda: console.mode() != before)
+            events.until("started")
+            daemon.kill()
+            assert console.finish() == 1 and console.mode() == before
+            assert "the service went away" in console.text and "Traceback" not in console.text
+            events.until("the service is gone")
+            daemon.start()
+            events.until("adopted")
+            events.type(b"\x03")
+            assert events.finish() == 130
+        assert node.ping(pod.address)
+        with OnTerminal(command_line(daemon, "console", pod.name)) as console:
+            assert console.finish() == 2 and "the terminal was lost when the service was restarted" in console.text

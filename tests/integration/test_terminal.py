@@ -20,7 +20,7 @@ from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.pseudo import OnTerminal
+from tests.integration.pseudo import OnTerminal, command_line
 from tests.integration.ready import eventually
 from tests.integration.test_inspection import shim
 
@@ -57,7 +57,7 @@ def shown(node: Node, containerd: Containerd, daemon: Daemon, clean_module: Leak
 
 def on_terminal(daemon: Daemon, *words: str, columns: int = 80, env: Mapping[str, str] | None = None) -> OnTerminal:
     """The command line at a person's terminal."""
-    return OnTerminal([str(paths.DAEMON), "--config", str(daemon.config), *words], columns=columns, env=env)
+    return OnTerminal(command_line(daemon, *words), columns=columns, env=env)
 
 
 def read(daemon: Daemon, *words: str, columns: int = 80, env: Mapping[str, str] | None = None) -> OnTerminal:
