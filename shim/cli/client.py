@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -98,14 +98,25 @@ def nobody(config: Config) -> Unreachable:
 
 
 def _call(door: Path, method: str, request: Message, timeout: float = _TIMEOUT) -> bytes:
+    with connected(door, method, request, timeout) as call:
+        return call()
+
+
+@contextmanager
+def connected(door: Path, method: str, request: Message, timeout: float = _TIMEOUT) -> Iterator[Callable[[], bytes]]:
+    """A call that may be made again and again over one connection; it raises what is answered."""
     with grpc.insecure_channel(f"unix:{door}") as channel:
         call: grpc.UnaryUnaryMultiCallable[Message, bytes] = channel.unary_unary(
             _path(method), request_serializer=_bytes, response_deserializer=bytes
         )
-        try:
-            return call(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise translated(error) from None
+
+        def make() -> bytes:
+            try:
+                return call(request, timeout=timeout)
+            except grpc.RpcError as error:
+                raise translated(error) from None
+
+        yield make
 
 
 @asynccontextmanager
@@ -137,11 +148,10 @@ Console = grpc.aio.StreamStreamCall[pb.ConsoleRequest, pb.ConsoleResponse]
 async def console(door: Path) -> AsyncIterator[Console]:
     """A stream to a daemon's Console, which is cut off at the end. What it raises is for `translated`."""
     async with grpc.aio.insecure_channel(f"unix:{door}") as channel:
-        call: Console = channel.stream_stream(
-            _path("Console"),
-            request_serializer=pb.ConsoleRequest.SerializeToString,
-            response_deserializer=pb.ConsoleResponse.FromString,
-        )()
+        method: grpc.aio.StreamStreamMultiCallable[pb.ConsoleRequest, pb.ConsoleResponse] = channel.stream_stream(
+            _path("Console"), request_serializer=_bytes, response_deserializer=pb.ConsoleResponse.FromString
+        )
+        call: Console = method()
         try:
             yield call
         finally:

@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "plan": "plan",
     "run": "run",
     "image": "image",
+    "bench": "bench",
     "completion": "completion",
 }
 

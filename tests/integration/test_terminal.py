@@ -5,12 +5,14 @@ All of them look at one pod: a guest with a terminal (the tender's double), a sh
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -189,6 +191,15 @@ def test_logs_of_the_life_before(shown: Shown, daemon: Daemon) -> None:
     assert refused.returncode == 2 and "no earlier life" in refused.stderr
 
 
+def _raw(screen: OnTerminal, before: list[Any]) -> bool:
+    return screen.mode() != before
+
+
+def _twice(screen: OnTerminal, words: str) -> bool:
+    """As the terminal's echo, and from the guest."""
+    return screen.text.count(words) == 2
+
+
 def test_a_console(shown: Shown, daemon: Daemon) -> None:
     """What is typed reaches the guest, what it says is shown, also to a second person, and all is as it was then."""
     with (
@@ -197,12 +208,12 @@ def test_a_console(shown: Shown, daemon: Daemon) -> None:
     ):
         before = screen.mode()
         for each in (screen, two):
-            each.until(lambda each=each: each.mode() != before)
+            each.until(functools.partial(_raw, each, before))
         screen.type(b"from one\r")
         for each in (screen, two):
-            each.until(lambda each=each: each.text.count("from one") == 2)  # the terminal's echo, and the guest's
+            each.until(functools.partial(_twice, each, "from one"))
         two.type(b"from two\r")
-        screen.until(lambda: screen.text.count("from two") == 2)
+        screen.until(functools.partial(_twice, screen, "from two"))
         screen.type(b"not sent" + ESCAPE)
         assert screen.finish() == 0 and "left the console" in screen.text
         assert screen.mode() == before
@@ -215,7 +226,7 @@ def test_a_console(shown: Shown, daemon: Daemon) -> None:
 def test_a_console_of_a_shell_has_the_windows_size(shown: Shown, daemon: Daemon) -> None:
     with on_terminal(daemon, "console", "terminal-pod", "-c", "shell", "--escape", "^X", columns=97) as screen:
         before = screen.mode()
-        screen.until(lambda: screen.mode() != before)
+        screen.until(functools.partial(_raw, screen, before))
         screen.type(b"busybox stty size\r")
         screen.until("200 97")
         screen.resize(71, 30)
@@ -237,7 +248,7 @@ def test_a_console_ends_with_its_container(shown: Shown, daemon: Daemon) -> None
         on_terminal(daemon, "console", "terminal-pod", "-c", "brief") as screen,
     ):
         before = screen.mode()
-        screen.until(lambda: screen.mode() != before)
+        screen.until(functools.partial(_raw, screen, before))
         screen.type(b"exit 4\r")
         assert screen.finish() == 0 and screen.mode() == before
         assert "the container ended with status 4" in screen.text
@@ -291,3 +302,17 @@ def test_without_containerd_whoever_started_it_has_its_output(
         for name in ("kept", "unkept"):
             containerd.ctr("task", "delete", "--force", name)
             containerd.ctr("container", "delete", name)
+
+
+def test_bench_measures_and_leaves_nothing(shown: Shown, daemon: Daemon) -> None:
+    def namespaces() -> list[str]:
+        return [line for line in subprocess.check_output(["ip", "netns"], text=True).splitlines() if "uksbench" in line]
+
+    before = namespaces()
+    found = json.loads(shim(daemon, "bench", "--rounds", "1", "--json").stdout)
+    rows = [row for table in found["figures"] for row in table["rows"]]
+    names = ["List", "courier -v", "python3 -I -S -c pass", "plumb and undo", "ip -batch"]
+    assert [row["name"] for row in rows] == names
+    assert all(0 < row["median"] <= row["p99"] for row in rows)
+    assert [row["ratio"] is None for row in rows] == [True, False, False, False, False]
+    assert namespaces() == before

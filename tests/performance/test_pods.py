@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from shim.bench import measuring
 from shim.rpc.ttrpc_client import TtrpcClient
 from shim.wire import task_v3_pb2
 from tests.integration import images, paths
@@ -86,15 +86,8 @@ def test_a_pods_start_and_end(place: tuple[Node, Containerd, Daemon]) -> None:
 
 def test_the_courier(place: tuple[Node, Containerd, Daemon]) -> None:
     _, _, daemon = place
-    bench = Bench("courier, start to exit, the daemon up")
-    env = {"UNIKERNEL_SHIM_CONFIG": str(daemon.config), "PATH": "/usr/bin:/bin"}
-    interpreter = Path(paths.COURIER).read_text().splitlines()[0].removeprefix("#!").split()[0]
-    for _ in range(60):
-        with bench.timed("courier -v"):
-            subprocess.run([paths.COURIER, "-v"], env=env, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-        with bench.timed("python3 -I -S -c pass"):
-            subprocess.run([interpreter, "-I", "-S", "-c", "pass"], env=env, check=True, stdin=subprocess.DEVNULL)
-    bench.show("courier -v", "python3 -I -S -c pass")
+    environment = {"UNIKERNEL_SHIM_CONFIG": str(daemon.config), "PATH": "/usr/bin:/bin"}
+    measuring.courier(Path(paths.COURIER), 60, environment).show()
 
 
 def test_a_state_call(place: tuple[Node, Containerd, Daemon]) -> None:

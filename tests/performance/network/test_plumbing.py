@@ -17,16 +17,16 @@ import msgspec
 import pytest
 import uvloop
 
+from shim.bench.batch import Batch, start
+from shim.bench.figures import Figures, shown
+from shim.bench.measuring import batches
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.kernel.tap import close_tap
-from shim.network.operations import DelLink
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from shim.network.resolve import resolve
 from tests.integration import layouts
 from tests.integration.layouts import Site
-from tests.performance.network.batch import Batch, names, spelled, start
-from tests.performance.network.figures import Figures, shown
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -108,7 +108,7 @@ async def _ours(site: Site, dataplane: str, plumbing: Figures, undoing: Figures,
 
 
 def _theirs(namespace: str, plan: Plan, plumbing: Figures, undoing: Figures) -> None:
-    there, back, away = _batches(plan)
+    there, back, away = batches(plan)
     clock = Clock()
     start("ip", namespace, ())
     plumbing.add("ip -batch of nothing", clock.read())
@@ -118,16 +118,6 @@ def _theirs(namespace: str, plan: Plan, plumbing: Figures, undoing: Figures) -> 
     back.run(namespace)
     undoing.add("ip -batch", clock.read())
     away.run(namespace)
-
-
-def _batches(plan: Plan) -> tuple[Batch, Batch, Batch]:
-    """For plumbing, for eth0's being back, for removing the devices."""
-    called = names(plan.operations)
-    return (
-        spelled(plan.operations, called),
-        spelled((each for each in plan.inverses if not isinstance(each, DelLink)), called),
-        spelled((each for each in plan.inverses if isinstance(each, DelLink)), called),
-    )
 
 
 @contextmanager
@@ -186,13 +176,13 @@ async def _ours_at_once(sites: list[Site], dataplane: str, wall: Figures) -> lis
 
 
 def _theirs_at_once(sites: list[Site], plans: list[Plan], wall: Figures) -> None:
-    batches = {plan.sandbox: _batches(plan) for plan in plans}
+    spelled = {plan.sandbox: batches(plan) for plan in plans}
     clock = Clock()
-    _all_at_once({site.pod: batches[site.pod][0] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][0] for site in sites})
     wall.add("ip -batch, all at once", clock.read())
-    _all_at_once({site.pod: batches[site.pod][1] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][1] for site in sites})
     wall.add("ip -batch, undone all at once", clock.read())
-    _all_at_once({site.pod: batches[site.pod][2] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][2] for site in sites})
 
 
 def _all_at_once(batches: dict[str, Batch]) -> None:

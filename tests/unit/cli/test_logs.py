@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,7 +168,7 @@ def until_quiet(following: Iterator[bytes | Again | None]) -> list[bytes | Again
 
 
 def test_a_log_that_grows_is_rotated_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     log, first = Source(directory=tmp_path), tmp_path / "0.log"
     first.write_bytes(b"one\nhal")
     following = follow(log, first)

@@ -12,8 +12,8 @@ from shim.errors import InvalidRequest
 from shim.wire import inspection_pb2 as pb
 
 
-def entry(id: str, namespace: str, name: str, **more: str) -> pb.SandboxEntry:
-    return pb.SandboxEntry(id=id, pod_namespace=namespace, pod_name=name, state="ready", **more)
+def entry(id: str, namespace: str, name: str, guest: str = "", status: str = "") -> pb.SandboxEntry:
+    return pb.SandboxEntry(id=id, pod_namespace=namespace, pod_name=name, state="ready", guest=guest, status=status)
 
 
 def test_each_is_named_so_that_it_alone_is_meant() -> None:

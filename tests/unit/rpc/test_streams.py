@@ -307,12 +307,12 @@ async def over_grpc(grpc_channel: grpc.aio.Channel) -> Callable[[], Any]:
 
 
 async def test_grpc_answers_one_request_with_a_stream(grpc_channel: grpc.aio.Channel) -> None:
-    call = grpc_channel.unary_stream(
+    watch: grpc.aio.UnaryStreamMultiCallable[StringValue, StringValue] = grpc_channel.unary_stream(
         f"/{NAME}/Watch",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=StringValue.FromString,
-    )(StringValue(value="abc"), timeout=5)
-    assert [answer.value async for answer in call] == ["a", "b", "c"]
+    )
+    assert [answer.value async for answer in watch(StringValue(value="abc"), timeout=5)] == ["a", "b", "c"]
 
 
 async def test_grpc_messages_go_both_ways(over_grpc: Callable[[], Chat], echo: Echo) -> None:

@@ -6,6 +6,18 @@ import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender's samples: how many, their median and 99th percentile, and the median by the peer's."""
+
+    name: str
+    count: int
+    median: float
+    p99: float
+    ratio: float | None
 
 
 class Figures:
@@ -34,21 +46,33 @@ class Figures:
         """Print the table."""
         print("\n" + "\n".join(self.lines()))
 
+    def rows(self) -> Iterator[Row]:
+        """The table's rows."""
+        for name, values in self.samples.items():
+            median = self.median(name)
+            ratio = median / self.median(self.peer) if self.peer in self.samples else None
+            yield Row(name, len(values), median, percentile(values, 99), ratio)
+
+    @property
+    def heading(self) -> str:
+        """The title, with the unit and the machine's load."""
+        return f"{self.title} (in {self.unit}; load {min(self._loads):.1f} to {max(self._loads):.1f})"
+
     def lines(self) -> Iterator[str]:
         """The table, line by line."""
-        yield f"{self.title} (in {self.unit}; load {min(self._loads):.1f} to {max(self._loads):.1f})"
+        yield self.heading
         head = f"  {'':<44} {'n':>6} {'median':>10}"
         if self.spread:
             head += f" {'p99':>10}"
         if self.peer:
             head += f"   {f'by {self.peer}'}"
         yield head
-        for name, values in self.samples.items():
-            line = f"  {name:<44} {len(values):>6} {self.median(name):>10,.2f}"
+        for row in self.rows():
+            line = f"  {row.name:<44} {row.count:>6} {row.median:>10,.2f}"
             if self.spread:
-                line += f" {percentile(values, 99):>10,.2f}"
-            if self.peer in self.samples:
-                line += f"   {self.median(name) / self.median(self.peer):.2f}"
+                line += f" {row.p99:>10,.2f}"
+            if row.ratio is not None:
+                line += f"   {row.ratio:.2f}"
             yield line
 
 

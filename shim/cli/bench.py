@@ -1,0 +1,94 @@
+"""`unikernel-shim bench`: how fast this node is at what the service does for each pod."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from shim.cli import terminal
+
+if TYPE_CHECKING:
+    from shim.bench.figures import Figures
+    from shim.config import Config
+
+_COURIER: Final = "containerd-shim-unikernel-v2"
+_COLUMNS: Final = ("WHAT", "N", "MEDIAN", "P99", "RATIO")
+
+
+@click.command("bench", epilog=terminal.EXIT_CODES)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=50, show_default=True, help="How often each thing is measured."
+)
+@terminal.json_option("Print the figures as JSON.")
+@click.pass_obj
+def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure what the service does for each pod, on this node, and leave nothing behind.
+
+    A call of the service; the shim binary beside its bare interpreter; plumbing a made network namespace and undoing
+    it, beside ip(8) and tc(8) doing what they can of the same. Each takes turns with its peer, and RATIO is its median
+    divided by the peer's: ratios can be compared between nodes, times hardly. What cannot be measured here is named on
+    stderr. docs/performance.md has figures, and `make bench` in a checkout measures more.
+    """
+    from shim import config
+
+    figures = list(_measured(config.load(config_path), rounds))
+    if as_json:
+        terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in figures]})
+        return
+    for number, each in enumerate(figures):
+        if number:
+            click.echo("")
+        terminal.print_words((each.heading, "head"))
+        terminal.print_table(_COLUMNS, _rows(each))
+
+
+def _measured(config: Config, rounds: int) -> Iterator[Figures]:
+    """Each table that can be made here."""
+    from shim.bench import measuring
+    from shim.cli import client
+    from shim.errors import ShimError
+    from shim.wire import inspection_pb2 as pb
+
+    try:
+        with client.connected(config.grpc_socket, "List", pb.ListRequest()) as call:
+            yield measuring.round_trips(call, 10 * rounds)
+    except ShimError as error:
+        terminal.note(f"a call is not measured: {error}")
+    binary = shutil.which(_COURIER, path=f"{Path(sys.argv[0]).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if binary is None:
+        terminal.note(f"the shim binary is not measured: {_COURIER} is not on PATH")
+    else:
+        yield measuring.courier(Path(binary), rounds)
+    try:
+        with measuring.made_pod(f"uksbench{os.getpid()}") as namespace:
+            yield asyncio.run(measuring.plumbing(namespace, config.network.dataplane, rounds))
+    except (OSError, subprocess.CalledProcessError, ShimError) as error:
+        said = error.stderr.decode().strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        terminal.note(f"plumbing is not measured: {said} (it needs root, and ip(8) and tc(8))")
+
+
+def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
+    for row in figures.rows():
+        ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
+        yield row.name, str(row.count), f"{row.median:.3f} {figures.unit}", f"{row.p99:.3f} {figures.unit}", ratio
+
+
+def as_object(figures: Figures) -> dict[str, Any]:
+    """One table; `ratio` is null for one that has no peer."""
+    return {
+        "title": figures.title,
+        "unit": figures.unit,
+        "peer": figures.peer or None,
+        "rows": [
+            {"name": row.name, "n": row.count, "median": row.median, "p99": row.p99, "ratio": row.ratio}
+            for row in figures.rows()
+        ],
+    }
