@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from shim.cli.terminal import EXIT_CODES
 from shim.config import Dataplane
 
 if TYPE_CHECKING:
     from shim.network.plan import Plan
 
 
-@click.command("plan")
+@click.command("plan", epilog=EXIT_CODES)
 @click.option("--netns", required=True, metavar="NAME|PATH", help="The namespace to read.")
 @click.option("--dataplane", type=click.Choice(get_args(Dataplane)), help="How a tap is joined to its interface.")
 @click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="One to plan for; default: all.")

@@ -12,7 +12,11 @@ from shim.cli import choices
 from shim.config import Dataplane
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Exit codes: the monitor's own; 1 it could not be started, 2 the question makes no sense.",
+)
 @click.option(
     "--netns", metavar="NAME|PATH", help="The namespace whose interfaces the guest takes over; none: no network."
 )
@@ -43,10 +47,7 @@ def command(
     kernel: Path,
     arguments: tuple[str, ...],
 ) -> None:
-    """Run KERNEL in the foreground with no containerd; Ctrl-C asks it to power down, a second one kills it.
-
-    Exits with the monitor's exit code.
-    """
+    """Run KERNEL in the foreground with no containerd; Ctrl-C asks it to power down, a second one kills it."""
     from shim import config
     from shim.cli.foreground import foreground
 

@@ -25,6 +25,7 @@ def _commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str,
 def test_every_subcommand_and_every_option_has_help(path: tuple[str, ...]) -> None:
     asked = CliRunner().invoke(main, [*path, "--help"])
     assert asked.exit_code == 0, asked.output
+    assert "Exit codes:" in asked.output
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)

@@ -64,6 +64,16 @@ def test_several_are_meant() -> None:
         find(ALL, "")
 
 
+def test_a_container_means_its_pod() -> None:
+    web, db = sandbox("aaa1", "web"), sandbox("bbb2", "db")
+    web.containers = cast(Any, {"c0ffee1": None})
+    db.containers = cast(Any, {"c0ffee22": None, "aaa": None})
+    assert find((web, db), "c0ffee1") is web and find((web, db), "c0ffee2") is db
+    assert find((web, db), "aaa") is web  # a pod's id comes first
+    with pytest.raises(InvalidRequest, match=r"2 pods are meant: default/web \(aaa1\), default/db \(bbb2\)"):
+        find((web, db), "c0f")
+
+
 def test_titles() -> None:
     assert title(sandbox("0123456789abcdef", "web")) == "default/web (0123456789ab)"
     assert title(sandbox("0123456789abcdef")) == "0123456789ab"
