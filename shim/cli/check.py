@@ -90,12 +90,12 @@ def as_text(answer: pb.CheckResponse) -> str:
 
 def as_object(answer: pb.CheckResponse) -> dict[str, Any]:
     """One object, the findings as `inspect` has them."""
-    from shim.sandbox.description import time
+    from shim.clock import rfc3339
 
     return {
         "id": answer.id,
         "pod": {"namespace": answer.pod_namespace, "name": answer.pod_name},
-        "at": time(answer.at.seconds * 10**9 + answer.at.nanos),
+        "at": rfc3339(answer.at.seconds * 10**9 + answer.at.nanos),
         "took": round(answer.seconds, 6),
         "failed": answer.failed,
         "findings": [

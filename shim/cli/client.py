@@ -18,7 +18,7 @@ from shim import rundir
 from shim.config import Config
 from shim.errors import InvalidRequest, NotFound, ShimError, Unreachable
 from shim.rpc.status import inward
-from shim.sandbox.lookup import SHOWN
+from shim.sandbox.identifiers import SHOWN
 from shim.wire import inspection_pb2 as pb
 
 T = TypeVar("T", bound=Message)

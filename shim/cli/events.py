@@ -161,13 +161,13 @@ class _Followed:
 
 
 def _show(event: pb.Event) -> None:
-    from shim.sandbox.description import time
-    from shim.sandbox.lookup import SHOWN
+    from shim.clock import rfc3339
+    from shim.sandbox.identifiers import SHOWN
 
     pod = f"{event.pod_namespace}/{event.pod_name}" if event.pod_name else event.sandbox[:SHOWN] or "-"
     failed = event.what in ("exited", "checked") and (event.exit_status or "failed" in event.sentence)
     style = "bad" if failed else _STYLES.get(event.what, "")
-    at = time(event.at.ToNanoseconds()) or "-"
+    at = rfc3339(event.at.ToNanoseconds()) or "-"
     words = f"{event.container[:SHOWN]}: {event.sentence}" if event.container else event.sentence
     terminal.print_line((at, "quiet"), (pod, "head"), (event.what, style), words)
 
@@ -178,10 +178,10 @@ def _show_json(event: pb.Event) -> None:
 
 def as_object(event: pb.Event) -> dict[str, Any]:
     """One event; `exit_status` is null for what is no exit."""
-    from shim.sandbox.description import time
+    from shim.clock import rfc3339
 
     return {
-        "at": time(event.at.ToNanoseconds()),
+        "at": rfc3339(event.at.ToNanoseconds()),
         "what": event.what,
         "namespace": event.namespace,
         "sandbox": event.sandbox,

@@ -52,7 +52,7 @@ def command(config_path: Path | None, everything: bool, quiet: bool, no_trunc: b
 
 def rows(entries: Iterable[pb.SandboxEntry], now: float, *, whole: bool) -> Iterable[tuple[str | tuple[str, str], ...]]:
     """A row for each; `now` is in seconds since the epoch, `whole` says that ids are not cut."""
-    from shim.sandbox.lookup import SHOWN
+    from shim.sandbox.identifiers import SHOWN
 
     for entry in entries:
         state = entry.status or entry.state
@@ -75,7 +75,7 @@ def age(seconds: float) -> str:
 
 def as_object(entry: pb.SandboxEntry) -> dict[str, Any]:
     """One, in the words of `inspect` where it has them."""
-    from shim.sandbox.description import time
+    from shim.clock import rfc3339
 
     return {
         "id": entry.id,
@@ -83,7 +83,7 @@ def as_object(entry: pb.SandboxEntry) -> dict[str, Any]:
         "pod": {"namespace": entry.pod_namespace, "name": entry.pod_name},
         "state": entry.state,
         "ended": entry.ended,
-        "created_at": time(entry.created_at.ToNanoseconds()),
+        "created_at": rfc3339(entry.created_at.ToNanoseconds()),
         "unikernel": {
             "container": entry.unikernel,
             "status": entry.status,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from shim.errors import InvalidRequest, NotFound
+from shim.sandbox.identifiers import SHOWN
 from shim.sandbox.sandbox import Sandbox
-
-SHOWN: Final = 12  # characters of an id that people are shown
 
 
 def find(sandboxes: Iterable[Sandbox], wanted: str) -> Sandbox:

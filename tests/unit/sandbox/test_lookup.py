@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from shim.clock import rfc3339
 from shim.errors import InvalidRequest, NotFound
 from shim.process.reaper import Exit
-from shim.sandbox.description import describe, time
+from shim.sandbox.description import describe
 from shim.sandbox.lookup import find, title
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod
@@ -87,5 +88,5 @@ def test_a_description_without_a_unikernel() -> None:
 
 
 def test_times() -> None:
-    assert time(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123Z"
-    assert time(0) is None
+    assert rfc3339(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123Z"
+    assert rfc3339(0) is None
