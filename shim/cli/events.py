@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -77,12 +76,9 @@ async def _follow(config: Config, pod: str, show: Callable[[pb.Event], None]) ->
     from shim import rundir
     from shim.cli import client
 
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
     followed: dict[Path, _Followed] = {}
     first = True
-    while not ended.is_set():
+    while True:
         for door in rundir.doors(config.run_dir):
             known = followed.setdefault(door, _Followed(door, pod, show, spoken_of=door == config.grpc_socket))
             known.begin()
@@ -94,13 +90,7 @@ async def _follow(config: Config, pod: str, show: Callable[[pb.Event], None]) ->
         for door in [door for door, known in followed.items() if known.over and not door.exists()]:
             if door != config.grpc_socket:
                 del followed[door]
-        try:
-            async with asyncio.timeout(_LOOK):
-                await ended.wait()
-        except TimeoutError:
-            continue
-    for known in followed.values():
-        known.end()
+        await asyncio.sleep(_LOOK)
 
 
 class _Followed:
@@ -125,14 +115,12 @@ class _Followed:
         if self.over:
             self._task = asyncio.ensure_future(self._follow())
 
-    def end(self) -> None:
-        """Follow it no more."""
-        if self._task is not None:
-            self._task.cancel()
-
     async def answered(self) -> bool:
-        """Whether a daemon was there at the first attempt."""
-        return await self._answer
+        """Whether a daemon was there at the first attempt. Raises what it refused with."""
+        answer = await self._answer
+        if not answer and self._task is not None:
+            await self._task
+        return answer
 
     async def _follow(self) -> None:
         from shim.cli import client

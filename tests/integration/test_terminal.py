@@ -23,7 +23,7 @@ from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.pseudo import OnTerminal, command_line
-from tests.integration.ready import eventually
+from tests.integration.ready import eventually, served
 from tests.integration.test_inspection import shim
 
 pytestmark = pytest.mark.timeout(60)
@@ -221,6 +221,24 @@ def test_a_console(shown: Shown, daemon: Daemon) -> None:
         assert two.finish() == 128 + signal.SIGTERM and two.mode() == before
     # kubectl's log has it too: nothing was taken away from containerd.
     eventually(lambda: "from two" in shim(daemon, "logs", "terminal-pod").stdout)
+
+
+def test_the_serial_console_of_a_linux_guest(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """What is typed goes down the serial line: its driver in the guest echoes it, though nobody reads it there."""
+    containerd.load(images.linux())
+    with containerd.cri.pod("unikernel") as pod:
+        pod.run(images.LINUX, annotations=images.LINUX_ANNOTATIONS, tty=True)  # and no stdin: it needs none
+        served(node, pod.address)
+        with on_terminal(daemon, "console", pod.name) as screen:
+            before = screen.mode()
+            screen.until(functools.partial(_raw, screen, before))
+            screen.type(b"anybody there?\r")
+            screen.until("anybody there?")
+            screen.type(ESCAPE)
+            assert screen.finish() == 0
+        assert "guest: ready" in shim(daemon, "logs", pod.name).stdout
 
 
 def test_a_console_of_a_shell_has_the_windows_size(shown: Shown, daemon: Daemon) -> None:
