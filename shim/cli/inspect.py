@@ -60,6 +60,7 @@ def _print(found: dict[str, Any]) -> None:
 def _unikernel(found: dict[str, Any]) -> None:
     plumbed = found["plumbed_in"]
     _pairs(
+        ("guest", found["guest"]),
         ("monitor", found["monitor"]),
         ("last words", found["words"]),
         ("plumbed in", f"{plumbed * 1e3:.1f} ms" if plumbed else None),

@@ -62,6 +62,7 @@ def _unikernel(container: Container) -> dict[str, Any]:
     plumbing, command = container.record.plumbing, container.command
     return {
         "container": container.id,
+        "guest": container.record.guest,
         "monitor": Path(command[0]).name if command else "",
         "command": list(command),
         "words": container.last_words(),

@@ -85,7 +85,8 @@ class Sandbox:
         """Whether nothing of it runs any more."""
         if not self.implied:
             return self.exit is not None
-        return all(held.init.status in (Status.STOPPED, Status.DELETED) for held in self.containers.values())
+        over = all(held.init.status in (Status.STOPPED, Status.DELETED) for held in self.containers.values())
+        return over and not self.arriving
 
     @property
     def unikernel(self) -> Container | None:
