@@ -118,7 +118,8 @@ async def _attach(door: Path, pod: str, container: str, key: int) -> int:
                     remedy="restart the container to have its terminal back",
                 ) from None
             raise raised from None
-    os.write(2, f"\r\n{outcome.words}\r\n".encode())
+    with contextlib.suppress(OSError):
+        os.write(2, f"\r\n{outcome.words}\r\n".encode())
     return outcome.code
 
 
@@ -152,7 +153,9 @@ class _Sitting:
             for task in work:
                 if task.done():
                     task.result()
-            return self._left.result() if self._left.done() else _Outcome(0, "left")
+            return await self._left
+        except OSError:
+            return _Outcome(128 + signal.SIGHUP, "the terminal is gone")
         finally:
             for task in work:
                 task.cancel()
@@ -187,8 +190,11 @@ class _Sitting:
                 await asyncio.Event().wait()
 
     async def _send(self) -> None:
-        while True:
-            await self._call.write(await self._typed.get())
+        # Once the call is over, reading from it says why.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            while True:
+                await self._call.write(await self._typed.get())
+        await asyncio.Event().wait()
 
     async def _show(self) -> None:
         """Write what the guest's terminal shows, until it is gone."""
@@ -227,7 +233,8 @@ def _raw() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSANOW, before)
+        with contextlib.suppress(termios.error):  # it is gone
+            termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 @contextlib.contextmanager
