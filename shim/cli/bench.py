@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
     """
     from shim import config
 
+    # To be told to end is no reason to leave a namespace behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures = list(_measured(config.load(config_path), rounds))
     if as_json:
         terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in figures]})
