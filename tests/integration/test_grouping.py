@@ -188,6 +188,7 @@ def test_people_find_the_daemon_of_a_pod(grouped: Grouped, clean: LeakCheck) -> 
             assert [each["at"] for each in events] == sorted(each["at"] for each in events)
         silent.unlink()
         silent.parent.rmdir()
+        eventually(lambda: grouped.left() == [grouped.directory(pod.id)])
 
         arguments = ["-namespace", "k8s.io", "-id", sidecar, "-bundle", "/none", "delete"]
         deleted = subprocess.run(
