@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,8 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
-_VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+#: The environment variable that names it; a courier inherits containerd's.
+VARIABLE = "UNIKERNEL_SHIM_CONFIG"
 _DAY = 86400  # seconds
 
 
@@ -153,23 +155,26 @@ class Config(Section, frozen=True):
         return msgspec.structs.replace(self, run_dir=directory, metrics=Metrics())
 
 
+def named(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that is meant by `path`, else by UNIKERNEL_SHIM_CONFIG in the environment, else DEFAULT_PATH."""
+    return path or Path(environment.get(VARIABLE) or DEFAULT_PATH)
+
+
 def load(path: Path | None = None) -> Config:
     """Read `path`, else the file UNIKERNEL_SHIM_CONFIG names, else DEFAULT_PATH (which may be missing).
 
     Raises InvalidRequest naming the file and the key or line.
     """
-    named = path or (Path(os.environ[_VARIABLE]) if os.environ.get(_VARIABLE) else None)
+    file = named(path)
     try:
-        text = (named or DEFAULT_PATH).read_text()
+        text = file.read_text()
     except FileNotFoundError:
-        if named is None:
+        if path is None and not os.environ.get(VARIABLE):
             return Config()
-        raise InvalidRequest("there is no such configuration file", subject=os.fspath(named)) from None
+        raise InvalidRequest("there is no such configuration file", subject=os.fspath(file)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"the configuration cannot be read: {error}", subject=os.fspath(named or DEFAULT_PATH)
-        ) from error
-    return parse(text, os.fspath(named or DEFAULT_PATH))
+        raise InvalidRequest(f"the configuration cannot be read: {error}", subject=os.fspath(file)) from error
+    return parse(text, os.fspath(file))
 
 
 def parse(text: str, name: str) -> Config:

@@ -27,6 +27,8 @@ from shim.process.spawn import Completed
 _log = log.get(__name__)
 
 KVM = Path("/dev/kvm")
+#: The file in which what was found out is kept.
+MEMORY = "acceleration.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs as it should
 
@@ -131,7 +133,7 @@ class Accelerators:
 
     @property
     def _memory(self) -> Path:
-        return self._state / "acceleration.json"
+        return self._state / MEMORY
 
     def _remembered(self, key: str) -> Acceleration | None:
         try:

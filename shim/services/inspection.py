@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from shim import __version__
 from shim.rpc.service import Call
 from shim.sandbox.checks import Checker
 from shim.sandbox.description import describe
@@ -22,6 +23,10 @@ class InspectionService:
     def __init__(self, sandboxes: Sandboxes, checker: Checker) -> None:
         self._sandboxes = sandboxes
         self._checker = checker
+
+    async def about(self, request: Any, call: Call) -> Any:
+        """Which daemon this is."""
+        return pb.AboutResponse(version=__version__)
 
     async def list(self, request: Any, call: Call) -> Any:
         """Every sandbox, oldest first."""
