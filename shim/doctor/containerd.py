@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -18,6 +19,8 @@ from shim.doctor import containerd_config, stanzas
 from shim.doctor.containerd_config import Courier, Source, Version
 from shim.doctor.finding import AS_ROOT, Area, Finding, Outcome, unseen, words
 from shim.errors import ShimError
+from shim.monitors import version
+from shim.monitors.base import Run
 from shim.rpc import unix
 from shim.rpc.forward import ask_version
 from shim.services.versions import parse
@@ -34,14 +37,16 @@ _OLDEST, _NEWEST = (1, 6), (2, 3)
 
 
 class Containerd(msgspec.Struct, frozen=True, kw_only=True):
-    """`refusal` says why it does not answer, `closed` that it is not ours to ask. `version` is its own word. `pid` is 0
-    where its process is not known, and the others are then guesses: its configuration, its PATH, its own program's
-    directory, and what of its environment couriers inherit."""
+    """`refusal` says why it does not answer, `closed` that it is not ours to ask. `version` is its own word; where
+    there is none, `installed` is that of the program on PATH. `pid` is 0 where its process is not known, and the others
+    are then guesses: its configuration, its PATH, its own program's directory, and what of its environment couriers
+    inherit."""
 
     address: Path
     refusal: str = ""
     closed: bool = False
     version: str = ""
+    installed: str = ""
     pid: int = 0
     config: Path = DEFAULT_CONFIG
     path: str = ""
@@ -51,22 +56,38 @@ class Containerd(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def line(self) -> Version:
         """Major and minor; (0, 0) where it is not known."""
-        return parse(self.version)
+        return parse(self.version) if self.version else version.parse(self.installed) or (0, 0)
 
 
-async def observe(address: Path) -> Containerd:
-    """Ask the containerd at `address`, and look up its process."""
+async def observe(address: Path, run: Run) -> Containerd:
+    """Ask the containerd at `address`, and look up its process. Where nobody answers, the program on PATH is asked."""
     try:
         pid = _listener(address)
     except OSError as error:
-        closed = isinstance(error, PermissionError)
-        return Containerd(address=address, refusal=words(error), closed=closed, path=os.environ.get("PATH", os.defpath))
-    refusal = version = ""
+        silent = Containerd(address=address, refusal=words(error), closed=isinstance(error, PermissionError))
+        return msgspec.structs.replace(silent, path=_own_path(), installed=await _installed(run))
+    refusal = said = ""
     try:
-        version = await ask_version(os.fspath(address))
+        said = await ask_version(os.fspath(address))
     except ShimError as error:
         refusal = words(error)
-    return msgspec.structs.replace(_process(address, pid), refusal=refusal, version=version)
+    return msgspec.structs.replace(_process(address, pid), refusal=refusal, version=said)
+
+
+def _own_path() -> str:
+    return os.environ.get("PATH", os.defpath)
+
+
+async def _installed(run: Run) -> str:
+    program = await asyncio.to_thread(shutil.which, "containerd")
+    if program is None:
+        return ""
+    try:
+        # "containerd MODULE VERSION REVISION"
+        words_said = (await version.says(Path(program), "containerd", run)).split()
+    except ShimError:
+        return ""
+    return next((word for word in words_said if version.parse(word)), "")
 
 
 def _listener(address: Path) -> int:
@@ -86,9 +107,9 @@ def _process(address: Path, pid: int, proc: Path = Path("/proc")) -> Containerd:
         beside = (directory / "exe").readlink().parent
         here = (directory / "cwd").readlink()
     except OSError:  # another user's, or in another process namespace
-        return Containerd(address=address, path=os.environ.get("PATH", os.defpath))
+        return Containerd(address=address, path=_own_path())
     if pid == 1:  # systemd listens in its name, and starts it when it is asked
-        return Containerd(address=address, path=os.environ.get("PATH", os.defpath))
+        return Containerd(address=address, path=_own_path())
     return Containerd(
         address=address,
         pid=pid,
@@ -112,7 +133,7 @@ def _option(argv: Sequence[str], *names: str) -> str:
 def read(main: Path) -> tuple[Source, ...]:
     """A configuration and what it imports, in containerd's order: files named by a file follow all that were named
     before. Blocks. A file that cannot be read is among them, with the reason."""
-    pending, found = [main], {}
+    pending, found = [main], dict[Path, Source]()
     while pending and len(found) < _FILES:
         path = pending.pop(0)
         if path not in found:
@@ -149,8 +170,9 @@ def _imports(source: Source) -> list[Path]:
 
 def find_courier(seen: Containerd, settings: containerd_config.Settings) -> Courier:
     """The shim binary that it would run; blocks."""
-    opt = next((path for each in settings.sources if (path := _opt(each.table or {}))), _OPT)
-    path = shutil.which(stanzas.COURIER, path=os.pathsep.join((os.fspath(opt / "bin"), seen.path, seen.beside)))
+    opt = next((own for each in settings.sources if (own := _opt(each.table or {}))), _OPT)
+    places = os.pathsep.join((os.fspath(opt / "bin"), seen.path, seen.beside))
+    path = shutil.which(stanzas.COURIER, path=places)
     if path is None:
         return Courier()
     try:
@@ -230,11 +252,11 @@ def _run_dir(seen: Containerd, run_dir: Path, couriers: bool) -> list[Finding]:
     try:
         theirs = Path(installed.settings(os.fspath(file))[0])
     except installed.Failure as error:
-        theirs, said = None, str(error)
+        said = str(error)
     else:
+        if theirs == run_dir:
+            return []
         said = f"by {file}, the run directory is {theirs}, and by the configuration here {run_dir}"
-    if theirs == run_dir:
-        return []
     why = "the shim binary reads the file that containerd's environment names, and asks the service there"
     fix = f"set {config.VARIABLE} for containerd (systemctl edit containerd), or name that file here with --config"
     return [_finding("configuration of couriers", Outcome.DOUBTFUL, said, why, fix)]

@@ -11,7 +11,7 @@ How files are put together depends on containerd's version (cmd/containerd/serve
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,6 +119,8 @@ def newest(line: Version) -> int:
 
 def guess(sources: Sequence[Source]) -> Version:
     """Which line of containerd files are for, where it cannot be asked."""
+    if sources[0].table is None:
+        return (2, 1)
     second = any(_version(each) > 2 or _sandbox_proxies(each.table or {}) for each in sources)
     return (2, 1) if second else (1, 7)
 
@@ -131,44 +133,48 @@ def _sandbox_proxies(table: Table) -> list[str]:
 def settle(sources: Sequence[Source], line: Version) -> Settings:
     """Put the files together, the main one first, as a containerd of that line does."""
     read = [each for each in sources if each.table is not None]
-    version = max(map(_version, read), default=newest(line) if line < _SECOND else 3)
-    tables = {each.path: _table_of(_version(each), version, line) for each in read}
-    lost = tuple(each.path for each in read if tables[each.path] is None and _cri(each))
-    plugins: dict[str, tuple[Table, Path]] = {}
-    astray: list[tuple[Handler, str]] = []
-    default, proxies, disabled = "runc", {}, ()
+    latest = max(map(_version, read), default=2 if line < _SECOND else 3)
+    sections = [(each, _table_of(_version(each), latest, line)) for each in read]
+    runtimes, default = _runtimes(sections, line)
+    proxies: Table = {}
     for each in read:
-        table = each.table or {}
-        effective = tables[each.path]
-        section = _sub(table, "plugins", effective or "")
-        if section and line < _SECOND:
-            plugins, default = {}, "runc"
-        for name, entry in _sub(section, "containerd", "runtimes").items():
-            former = plugins.get(name, ({}, each.path))[0]
-            plugins[name] = ({**former, **entry} if isinstance(entry, dict) else {}, each.path)
-        default = _text(_sub(section, "containerd"), "default_runtime_name") or default
-        proxies = {**proxies, **_sub(table, "proxy_plugins")}
-        disabled = (*disabled, *_texts(table, "disabled_plugins"))
-        astray += [
-            (Handler(name, entry, each.path), other)
-            for other in _TABLES
-            if other != effective
-            for name, entry in _sub(table, "plugins", other, "containerd", "runtimes").items()
-            if isinstance(entry, dict) and _is_ours(name, entry)
-        ]
-    main = next((_version(each) for each in read), version)
+        proxies |= _sub(each.table, "proxy_plugins")
     return Settings(
         sources=tuple(sources),
         line=line,
-        version=main,
-        table=_table_of(version, version, line) or stanzas.RUNTIME_TABLE,
-        runtimes=plugins,
+        version=_version(read[0]) if read else latest,
+        table=_table_of(latest, latest, line) or stanzas.RUNTIME_TABLE,
+        runtimes=runtimes,
         proxies=proxies,
-        disabled=disabled,
+        disabled=tuple(word for each in read for word in _texts(each.table or {}, "disabled_plugins")),
         default=default,
-        astray=tuple(astray),
-        lost=lost,
+        astray=tuple(handler for each, effective in sections for handler in _astray(each, effective)),
+        lost=tuple(each.path for each, effective in sections if effective is None and _cri(each)),
     )
+
+
+def _runtimes(
+    sections: Iterable[tuple[Source, str | None]], line: Version
+) -> tuple[dict[str, tuple[Table, Path]], str]:
+    """The runtimes that are in force, each with the file that had the last word, and the default's name."""
+    found: dict[str, tuple[Table, Path]] = {}
+    default = "runc"
+    for each, effective in sections:
+        section = _sub(each.table, "plugins", effective or "")
+        if section and line < _SECOND:
+            found, default = {}, "runc"
+        default = _text(_sub(section, "containerd"), "default_runtime_name") or default
+        for name, entry in _sub(section, "containerd", "runtimes").items():
+            former, _ = found.get(name, ({}, each.path))
+            found[name] = ({**former, **entry} if isinstance(entry, dict) else {}, each.path)
+    return found, default
+
+
+def _astray(source: Source, effective: str | None) -> Iterator[tuple[Handler, str]]:
+    for name in _TABLES:
+        for handler, entry in _sub(source.table, "plugins", name, "containerd", "runtimes").items():
+            if name != effective and isinstance(entry, dict) and _is_ours(handler, entry):
+                yield Handler(handler, entry, source.path), name
 
 
 def _cri(source: Source) -> bool:
@@ -198,7 +204,7 @@ def handlers(settings: Settings) -> tuple[Handler, ...]:
 
 
 def sandboxers(settings: Settings) -> tuple[str, ...]:
-    """Who is asked for the pods of our handlers, for each of them; a containerd that knows no sandboxers asks itself."""
+    """Who is asked for the pods of each of our handlers; a containerd that knows no sandboxers asks itself."""
     return tuple(_sandboxer(each, settings) for each in handlers(settings))
 
 

@@ -84,11 +84,13 @@ def _kvm(devices: Devices, kernel: Kernel, monitors: Monitors) -> Finding:
         if not kernel.root and devices.kvm == os.strerror(errno.EACCES):
             return unseen(Area.DEVICES, os.fspath(KVM), devices.kvm, AS_ROOT)
         return _finding(KVM, Outcome.DOUBTFUL, devices.kvm, why, fix)
+    if monitors.accel == "tcg":
+        return _finding(KVM, Outcome.GOOD, "a machine was made; QEMU is told to do without (monitors.qemu.accel)")
     if acceleration is None:
         return _finding(KVM, Outcome.GOOD, "a machine was made; no guest was run in it, which takes QEMU")
     if acceleration.accel == "kvm":
         return _finding(KVM, Outcome.GOOD, "a guest ran under it")
-    what = "a machine was made, but QEMU's guest did not run in it, or monitors.qemu.accel says tcg"
+    what = "a machine was made, and a guest of QEMU's did not come to its end in it"
     fix = "turn nested virtualization on in the hypervisor that this machine runs on"
     return _finding(KVM, Outcome.DOUBTFUL, what, slow, fix)
 

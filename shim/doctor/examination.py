@@ -73,7 +73,7 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[programs.Program, ...] | Failed
     monitors: programs.Monitors | Failed
     tools: tuple[programs.Tool, ...] | Failed
-    run: directories.Directory | Failed
+    run_dir: directories.Directory | Failed
     storage: directories.Directory | Failed
     service: service.Service | Failed
     containerd: _Containerd | Failed
@@ -81,28 +81,41 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _observe(scope: Scope, found: Config, bench: programs.Bench) -> _Seen:
-    looks = await asyncio.gather(
-        _look(Area.KERNEL, "kernel", _blocking(kernel.observe)),
-        _look(Area.KERNEL, "network", _blocking(trial.attempt)),
-        _look(Area.DEVICES, "devices", _blocking(devices.observe)),
-        _look(Area.ENGINE, "engine", lambda: programs.try_engines(found.engine.path, bench)),
-        _look(Area.MONITORS, "monitors", lambda: programs.try_monitors(found, bench)),
-        _look(Area.STORAGE, "tools", _blocking(lambda: programs.find_tools(bench))),
-        _look(Area.STORAGE, os.fspath(found.run_dir), _blocking(lambda: directories.observe(found.run_dir))),
-        _look(
-            Area.STORAGE,
-            os.fspath(found.storage.directory),
-            _blocking(lambda: directories.observe(found.storage.directory)),
-        ),
-        _look(Area.SERVICE, "daemon", lambda: service.observe(found)),
-        _look(Area.CONTAINERD, "containerd", lambda: _containerd(scope, found)),
-        _look(Area.CLUSTER, "RuntimeClass", lambda: cluster.observe(bench.run)),
+    """All at once: most of it is waiting for others."""
+    run_dir, storage = found.run_dir, found.storage.directory
+    async with asyncio.TaskGroup() as group:
+
+        def look(area: Area, subject: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T | Failed]:
+            return group.create_task(_look(area, subject, work))
+
+        of_kernel = look(Area.KERNEL, "kernel", _blocking(kernel.observe))
+        of_trial = look(Area.KERNEL, "network", _blocking(trial.attempt))
+        of_devices = look(Area.DEVICES, "devices", _blocking(devices.observe))
+        of_engines = look(Area.ENGINE, "engine", lambda: programs.try_engines(found.engine.path, bench))
+        of_monitors = look(Area.MONITORS, "monitors", lambda: programs.try_monitors(found, bench))
+        of_tools = look(Area.STORAGE, "tools", _blocking(lambda: programs.find_tools(bench)))
+        of_run_dir = look(Area.STORAGE, os.fspath(run_dir), _blocking(lambda: directories.observe(run_dir)))
+        of_storage = look(Area.STORAGE, os.fspath(storage), _blocking(lambda: directories.observe(storage)))
+        of_service = look(Area.SERVICE, "daemon", lambda: service.observe(found))
+        of_containerd = look(Area.CONTAINERD, "containerd", lambda: _containerd(scope, found, bench))
+        of_cluster = look(Area.CLUSTER, "RuntimeClass", lambda: cluster.observe(bench.run))
+    return _Seen(
+        kernel=of_kernel.result(),
+        trial=of_trial.result(),
+        devices=of_devices.result(),
+        engines=of_engines.result(),
+        monitors=of_monitors.result(),
+        tools=of_tools.result(),
+        run_dir=of_run_dir.result(),
+        storage=of_storage.result(),
+        service=of_service.result(),
+        containerd=of_containerd.result(),
+        cluster=of_cluster.result(),
     )
-    return _Seen(**dict(zip(_Seen.__struct_fields__, looks, strict=True)))
 
 
-async def _containerd(scope: Scope, found: Config) -> _Containerd:
-    seen = await containerd.observe(scope.containerd or Path(found.containerd.address.removeprefix("unix://")))
+async def _containerd(scope: Scope, found: Config, bench: programs.Bench) -> _Containerd:
+    seen = await containerd.observe(scope.containerd or _socket(found.containerd.address), bench.run)
     main = scope.containerd_config or seen.config
 
     def files() -> _Containerd:
@@ -112,6 +125,10 @@ async def _containerd(scope: Scope, found: Config) -> _Containerd:
         return _Containerd(seen=seen, settings=settings, courier=containerd.find_courier(seen, settings))
 
     return await in_new_thread(files, name="doctor")
+
+
+def _socket(address: str) -> Path:
+    return Path(address.removeprefix("unix://"))
 
 
 def _judge(seen: _Seen, found: Config, root: bool) -> list[Finding]:
@@ -127,8 +144,8 @@ def _judge(seen: _Seen, found: Config, root: bool) -> list[Finding]:
     if not isinstance(seen.monitors, Failed):
         kvm = not isinstance(seen.devices, Failed) and not seen.devices.kvm
         findings += programs.judge_monitors(seen.monitors, kvm)
-    if not isinstance(seen.run, Failed):
-        findings.append(directories.judge_run(seen.run, found, root))
+    if not isinstance(seen.run_dir, Failed):
+        findings.append(directories.judge_run(seen.run_dir, found, root))
     if not isinstance(seen.storage, Failed):
         findings.append(directories.judge_storage(seen.storage, found, root))
     if not isinstance(seen.tools, Failed):

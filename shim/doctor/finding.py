@@ -11,7 +11,6 @@ import msgspec
 
 from shim.errors import ShimError
 
-
 #: What to do about what root alone may look at.
 AS_ROOT: Final = "run this as root"
 

@@ -33,6 +33,8 @@ from shim.storage.tools import Tools
 
 #: What is planned to see whether a monitor can: it is not run.
 _MACHINE = Machine(kernel=Path("/unikernel/kernel"), memory=64)
+#: Debian's packages, of the one monitor that it has.
+_PACKAGES = {"qemu": "qemu-system-arm" if os.uname().machine == "aarch64" else "qemu-system-x86"}
 _ENGINE_TIMEOUT = 5.0  # seconds; a throw-away container takes a hundredth of that
 
 
@@ -54,9 +56,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Monitors(msgspec.Struct, frozen=True, kw_only=True):
-    """Every monitor, and what QEMU's probe guest found, None where none was run."""
+    """Every monitor, and what QEMU's probe guest found, None where none was run; `accel` is what QEMU is told to use."""
 
     programs: tuple[Program, ...]
+    accel: str = "auto"
     acceleration: Acceleration | None = None
 
     @property
@@ -138,7 +141,7 @@ async def try_monitors(config: Config, bench: Bench) -> Monitors:
     acceleration = None
     if isinstance(qemu, Qemu) and program.works:
         acceleration = await qemu.acceleration(Path(program.path))
-    return Monitors(programs=tuple(programs), acceleration=acceleration)
+    return Monitors(programs=tuple(programs), accel=config.monitors.qemu.accel, acceleration=acceleration)
 
 
 async def _try_monitor(monitor: Monitor, bench: Bench) -> Program:
@@ -213,12 +216,13 @@ def _monitor(program: Program, kvm: bool, others: bool) -> Finding:
     def finding(outcome: Outcome, what: str, why: str = "", fix: str = "") -> Finding:
         return Finding(area=Area.MONITORS, subject=program.name, outcome=outcome, what=what, why=why, fix=fix)
 
+    install = f"apt-get install {_PACKAGES[program.name]}" if program.name in _PACKAGES else program.remedy
     last = "no monitor works here, so no unikernel runs"
     if not program.path:
         if others:
             why = "images whose kernel is for it cannot run"
-            return finding(Outcome.ABSENT, "not installed", why, program.remedy)
-        return finding(Outcome.BAD, "not installed", last, program.remedy)
+            return finding(Outcome.ABSENT, "not installed", why, install)
+        return finding(Outcome.BAD, "not installed", last, install)
     if program.refusal:
         why = "images whose kernel is for it cannot run" if others else last
         return finding(

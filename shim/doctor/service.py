@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -22,8 +23,8 @@ _START = "systemctl enable --now unikernel-shim"
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """`socket` says what is at its path: "none", "closed" to us, "dead", "no socket", or "alive". `mode` and `owner` are
-    its own; `version` the daemon's, "" for one too old to say; `refusal` what it said instead of answering."""
+    """`socket` says what is at its path: "none", "closed" to us, "dead", "no socket", or "alive". `mode` and `owner`
+    are its own; `version` is the daemon's, "" for one too old to say; `refusal` what it said instead of answering."""
 
     path: Path
     socket: str
@@ -52,23 +53,27 @@ def read(path: Path | None) -> tuple[Config, Finding]:
 
 async def observe(found: Config) -> Service:
     """Ask the node's daemon who it is."""
-    path = found.grpc_socket
+    seen = await asyncio.to_thread(_socket, found.grpc_socket)
+    return await _ask(seen) if seen.socket == "alive" else seen
+
+
+def _socket(path: Path) -> Service:
     try:
         status = path.stat()
     except FileNotFoundError:
         return Service(path=path, socket="none")
     except PermissionError:
         return Service(path=path, socket="closed")
-    about = {"path": path, "mode": stat.S_IMODE(status.st_mode), "owner": status.st_uid}
-    if not stat.S_ISSOCK(status.st_mode):
-        return Service(socket="no socket", **about)
     try:
-        if not unix.answers(path):
-            return Service(socket="dead", **about)
-    except OSError:
-        return Service(socket="closed", **about)
-    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        call = channel.unary_unary(
+        what = ("alive" if unix.answers(path) else "dead") if stat.S_ISSOCK(status.st_mode) else "no socket"
+    except PermissionError:
+        what = "closed"
+    return Service(path=path, socket=what, mode=stat.S_IMODE(status.st_mode), owner=status.st_uid)
+
+
+async def _ask(seen: Service) -> Service:
+    async with grpc.aio.insecure_channel(f"unix:{seen.path}") as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[pb.AboutRequest, pb.AboutResponse] = channel.unary_unary(
             _ABOUT,
             request_serializer=pb.AboutRequest.SerializeToString,
             response_deserializer=pb.AboutResponse.FromString,
@@ -76,9 +81,10 @@ async def observe(found: Config) -> Service:
         try:
             answer = await call(pb.AboutRequest(), timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            older = error.code() is grpc.StatusCode.UNIMPLEMENTED
-            return Service(socket="alive", refusal="" if older else f"{error.code().name}: {error.details()}", **about)
-    return Service(socket="alive", version=answer.version, **about)
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # of before there was this call
+                return seen
+            return msgspec.structs.replace(seen, refusal=f"{error.code().name}: {error.details()}")
+    return msgspec.structs.replace(seen, version=answer.version)
 
 
 def judge(service: Service, demanded: bool) -> list[Finding]:
