@@ -163,7 +163,7 @@ def _imports(source: Source) -> list[Path]:
     for word in wanted if isinstance(wanted, list) else ():
         if not isinstance(word, str) or not word or "\0" in word:
             continue
-        path = source.path.parent / word
+        path = Path(os.path.normpath(source.path.parent / word))
         found += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
     return found
 

@@ -56,7 +56,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Monitors(msgspec.Struct, frozen=True, kw_only=True):
-    """Every monitor, and what QEMU's probe guest found, None where none was run; `accel` is what QEMU is told to use."""
+    """Every monitor. `accel` is what QEMU is told to use, `acceleration` what its probe guest found, None where none
+    was run."""
 
     programs: tuple[Program, ...]
     accel: str = "auto"

@@ -5,6 +5,8 @@ The files of contrib/containerd say the same for those who read them before they
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -27,6 +29,7 @@ ANNOTATIONS: Final = {
     "pod_annotations": ("io.unikernel.*", "com.urunc.unikernel.*"),
     "container_annotations": ("io.unikernel.*", "com.urunc.unikernel.*", "io.kubernetes.pod.terminationGracePeriod"),
 }
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def handler(sandboxer: str, table: str) -> str:
@@ -36,27 +39,40 @@ def handler(sandboxer: str, table: str) -> str:
 
 def plugin(socket: Path, name: str = PLUGIN) -> str:
     """The table that tells containerd 2.x of the service as a sandbox plugin."""
-    return f'[proxy_plugins.{name}]\ntype = "sandbox"\naddress = "{socket}"\n'
+    return f'[proxy_plugins.{_key(name)}]\ntype = "sandbox"\naddress = {_string(str(socket))}\n'
 
 
 def runtime(name: str, sandboxer: str, table: str) -> str:
     """The table of a runtime handler; containerd 1.x knows no sandboxer but `podsandbox`, nor the word."""
-    lines = [f'[plugins."{table}".containerd.runtimes.{name}]', f'runtime_type = "{RUNTIME_TYPE}"']
+    lines = [_header(name, table), f"runtime_type = {_string(RUNTIME_TYPE)}"]
     if sandboxer != "podsandbox":
-        lines.append(f'sandboxer = "{sandboxer}"')
+        lines.append(f"sandboxer = {_string(sandboxer)}")
     lines += [array(key, words) for key, words in ANNOTATIONS.items()]
     return "\n".join(lines) + "\n"
 
 
 def array(key: str, words: Iterable[str]) -> str:
     """A line that gives `key` an array of strings."""
-    quoted = (f'"{word}"' for word in words)
-    return f"{key} = [{', '.join(quoted)}]"
+    return f"{key} = [{', '.join(map(_string, words))}]"
+
+
+def _header(name: str, table: str) -> str:
+    return f"[plugins.{_string(table)}.containerd.runtimes.{_key(name)}]"
+
+
+def _key(word: str) -> str:
+    """A TOML key: bare where it can be."""
+    return word if _BARE.fullmatch(word) else _string(word)
+
+
+def _string(word: str) -> str:
+    """A TOML string: JSON's are ones, too."""
+    return json.dumps(word)
 
 
 def ordinary(name: str, table: str) -> str:
     """The table of the handler for ordinary containers. containerd 1.x has it only while no other is written down."""
-    return f'[plugins."{table}".containerd.runtimes.{name}]\nruntime_type = "io.containerd.runc.v2"\n'
+    return f'{_header(name, table)}\nruntime_type = "io.containerd.runc.v2"\n'
 
 
 def stanza(sandboxer: str, table: str, socket: Path) -> str:
