@@ -30,6 +30,7 @@ DEFAULT_CONFIG: Final = Path("/etc/containerd/config.toml")
 #: Where its plugin `opt` puts programs that it then finds first (containerd, plugins/services/opt).
 _OPT: Final = Path("/opt/containerd")
 _TIMEOUT = 3.0  # seconds; a containerd that works answers within milliseconds
+_OLD_PATTERNS = ((1, 5), (1, 6))
 _FILES = 100  # more than anybody imports, fewer than a link to everything
 _LARGE = 4 << 20  # bytes
 #: The oldest and the newest line that was run (docs/compatibility.md).
@@ -130,15 +131,15 @@ def _option(argv: Sequence[str], *names: str) -> str:
     return ""
 
 
-def read(main: Path) -> tuple[Source, ...]:
-    """A configuration and what it imports, in containerd's order: files named by a file follow all that were named
-    before. Blocks. A file that cannot be read is among them, with the reason."""
+def read(main: Path, line: Version) -> tuple[Source, ...]:
+    """A configuration and what it imports, in the order of a containerd of that line: files named by a file follow all
+    that were named before. Blocks. A file that cannot be read is among them, with the reason."""
     pending, found = [main], dict[Path, Source]()
     while pending and len(found) < _FILES:
         path = pending.pop(0)
         if path not in found:
             found[path] = _read(path, named=path == main)
-            pending += _imports(found[path])
+            pending += _imports(found[path], line)
     return tuple(found.values())
 
 
@@ -156,14 +157,16 @@ def _read(path: Path, *, named: bool) -> Source:
         return Source(path, error=str(error) or "it is too deep")
 
 
-def _imports(source: Source) -> list[Path]:
-    """Patterns with a star are taken as such, others as names; both from the file's directory on."""
+def _imports(source: Source, line: Version) -> list[Path]:
+    """Patterns with a star are taken as such, others as names; both from the file's directory on. 1.6 takes patterns
+    from where it was started on, which for a service is the root."""
     wanted = (source.table or {}).get("imports")
     found: list[Path] = []
     for word in wanted if isinstance(wanted, list) else ():
         if not isinstance(word, str) or not word or "\0" in word:
             continue
-        path = Path(os.path.normpath(source.path.parent / word))
+        start = Path("/") if line in _OLD_PATTERNS and "*" in word else source.path.parent
+        path = Path(os.path.normpath(start / word))
         found += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
     return found
 

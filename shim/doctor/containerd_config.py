@@ -4,7 +4,7 @@ How files are put together depends on containerd's version (cmd/containerd/serve
 `containerd config dump` of 1.6.20, 1.7.24 and 2.1.9):
 
     1.x         an imported file's table of a plugin takes the place of the main file's whole table of that plugin
-    2.0 to 2.2  tables are merged; the newest `version` counts for all files, and what older ones say of CRI is not read
+    2.0 to 2.2  tables are merged; the newest `version` counts for all files, and tables of older ones' names are not read
     2.3         tables are merged, each file by its own `version`; an import newer than the main file stops containerd
 """
 
@@ -134,7 +134,7 @@ def settle(sources: Sequence[Source], line: Version) -> Settings:
     """Put the files together, the main one first, as a containerd of that line does."""
     read = [each for each in sources if each.table is not None]
     latest = max(map(_version, read), default=2 if line < _SECOND else 3)
-    sections = [(each, _table_of(_version(each), latest, line)) for each in read]
+    sections = [(each, _tables_of(_version(each), latest, line)) for each in read]
     runtimes, default = _runtimes(sections, line)
     proxies: Table = {}
     for each in read:
@@ -143,24 +143,23 @@ def settle(sources: Sequence[Source], line: Version) -> Settings:
         sources=tuple(sources),
         line=line,
         version=_version(read[0]) if read else latest,
-        table=_table_of(latest, latest, line) or stanzas.RUNTIME_TABLE,
+        table=_tables_of(latest, latest, line)[0],
         runtimes=runtimes,
         proxies=proxies,
         disabled=tuple(word for each in read for word in _texts(each.table or {}, "disabled_plugins")),
         default=default,
         astray=tuple(handler for each, effective in sections for handler in _astray(each, effective)),
-        lost=tuple(each.path for each, effective in sections if effective is None and _cri(each)),
+        lost=tuple(each.path for each, _ in sections if line >= _SECOND and _is_lost(each, latest, line)),
     )
 
 
 def _runtimes(
-    sections: Iterable[tuple[Source, str | None]], line: Version
+    sections: Iterable[tuple[Source, tuple[str, ...]]], line: Version
 ) -> tuple[dict[str, tuple[Table, Path]], str]:
     """The runtimes that are in force, each with the file that had the last word, and the default's name."""
     found: dict[str, tuple[Table, Path]] = {}
     default = "runc"
-    for each, effective in sections:
-        section = _sub(each.table, "plugins", effective or "")
+    for each, section in ((each, _sub(each.table, "plugins", name)) for each, names in sections for name in names):
         if section and line < _SECOND:
             found, default = {}, "runc"
         default = _text(_sub(section, "containerd"), "default_runtime_name") or default
@@ -170,24 +169,29 @@ def _runtimes(
     return found, default
 
 
-def _astray(source: Source, effective: str | None) -> Iterator[tuple[Handler, str]]:
+def _astray(source: Source, effective: tuple[str, ...]) -> Iterator[tuple[Handler, str]]:
     for name in _TABLES:
         for handler, entry in _sub(source.table, "plugins", name, "containerd", "runtimes").items():
-            if name != effective and isinstance(entry, dict) and _is_ours(handler, entry):
+            if name not in effective and isinstance(entry, dict) and _is_ours(handler, entry):
                 yield Handler(handler, entry, source.path), name
 
 
-def _cri(source: Source) -> bool:
-    return any(_sub(source.table, "plugins", name) for name in _TABLES)
-
-
-def _table_of(own: int, newest_of_all: int, line: Version) -> str | None:
-    """The table that a file's runtimes are read from, by its version and the newest there is; None where none is."""
+def _tables_of(own: int, latest: int, line: Version) -> tuple[str, ...]:
+    """The tables that a file's runtimes are read from, the one to write them to first; by the file's version, and the
+    newest there is."""
     if line < _SECOND:
-        return stanzas.CRI_TABLE if newest_of_all >= 2 else stanzas.FIRST_TABLE
-    if line < _BY_FILE and (own < newest_of_all or own < 2):
-        return None
-    return {1: stanzas.FIRST_TABLE, 2: stanzas.CRI_TABLE}.get(own, stanzas.RUNTIME_TABLE)
+        return (stanzas.CRI_TABLE if latest >= 2 else stanzas.FIRST_TABLE,)
+    if line < _BY_FILE:
+        own = own if own == latest else 1
+        return (stanzas.CRI_TABLE, stanzas.RUNTIME_TABLE) if own == 2 else (stanzas.RUNTIME_TABLE,)
+    former = {1: (stanzas.RUNTIME_TABLE, stanzas.CRI_TABLE, stanzas.FIRST_TABLE)}
+    former[2] = (stanzas.CRI_TABLE, stanzas.RUNTIME_TABLE)
+    return former.get(own, (stanzas.RUNTIME_TABLE,))
+
+
+def _is_lost(source: Source, latest: int, line: Version) -> bool:
+    """Whether a file has tables of a name that is not read any more, because of another file's version."""
+    return bool(line < _BY_FILE and _version(source) < latest and _sub(source.table, "plugins", stanzas.CRI_TABLE))
 
 
 def _is_ours(name: str, table: Table) -> bool:
@@ -326,8 +330,7 @@ def appending(settings: Settings, text: str) -> str:
     if directory is not None and settings.line >= _SECOND and settings.version >= 2:
         file = main.parent / directory / "unikernel.toml"
         return f"cat >{file} <<'EOF'\nversion = {settings.version}\n\n{text}EOF\n{restart}"
-    first = f"sed -i '1i version = 3' {main}\n" if settings.line >= _SECOND and settings.version < 2 else ""
-    return f"{first}cat >>{main} <<'EOF'\n\n{text}EOF\n{restart}"
+    return f"cat >>{main} <<'EOF'\n\n{text}EOF\n{restart}"
 
 
 def replacing(file: Path, text: str) -> str:

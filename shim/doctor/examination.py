@@ -119,7 +119,7 @@ async def _containerd(scope: Scope, found: Config, bench: programs.Bench) -> _Co
     main = scope.containerd_config or seen.config
 
     def files() -> _Containerd:
-        sources = containerd.read(main)
+        sources = containerd.read(main, seen.line)
         line = seen.line if seen.line != (0, 0) else containerd_config.guess(sources)
         settings = containerd_config.settle(sources, line)
         return _Containerd(seen=seen, settings=settings, courier=containerd.find_courier(seen, settings))

@@ -31,14 +31,14 @@ def write(path: Path, text: str) -> Path:
 
 
 def names(main: Path) -> list[str]:
-    return [each.path.name for each in containerd.read(main)]
+    return [each.path.name for each in containerd.read(main, V21)]
 
 
 def test_imports_are_read_in_containerds_order(tmp_path: Path) -> None:
     main = write(tmp_path / "main.toml", f'imports = ["conf.d/*.toml", "{tmp_path}/last.toml"]')
-    write(tmp_path / "conf.d" / "b.toml", 'imports = ["deep.toml"]')
+    write(tmp_path / "conf.d" / "b.toml", 'imports = ["../deep/deep.toml"]')
     write(tmp_path / "conf.d" / "a.toml", "")
-    write(tmp_path / "conf.d" / "deep.toml", 'imports = ["../main.toml"]')
+    write(tmp_path / "deep" / "deep.toml", 'imports = ["../main.toml"]')
     write(tmp_path / "conf.d" / "ignored.txt", "?")
     write(tmp_path / "last.toml", "")
     assert names(main) == ["main.toml", "a.toml", "b.toml", "last.toml", "deep.toml"]
@@ -62,17 +62,17 @@ def test_a_circle_of_imports_ends(tmp_path: Path) -> None:
 )
 def test_what_is_no_configuration(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "main.toml").write_bytes(content)
-    (found,) = containerd.read(tmp_path / "main.toml")
+    (found,) = containerd.read(tmp_path / "main.toml", V21)
     assert found.table is None and found.error and (said in found.error or "recursion" in found.error)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    assert containerd.read(tmp_path)[0].error == "it is no file"
+    assert containerd.read(tmp_path, V21)[0].error == "it is no file"
     os.mkfifo(tmp_path / "fifo")
-    assert containerd.read(tmp_path / "fifo")[0].error == "it is no file"
-    (missing,) = containerd.read(tmp_path / "none.toml")
+    assert containerd.read(tmp_path / "fifo", V21)[0].error == "it is no file"
+    (missing,) = containerd.read(tmp_path / "none.toml", V21)
     assert missing.table is None and not missing.error
-    _, imported = containerd.read(write(tmp_path / "main.toml", 'imports = ["none.toml", 7, "", "\\u0000"]'))
+    _, imported = containerd.read(write(tmp_path / "main.toml", 'imports = ["none.toml", 7, "", "\\u0000"]'), V21)
     assert "not there" in imported.error
 
 
@@ -122,7 +122,7 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def settings(tmp_path: Path, text: str = "") -> Settings:
-    return settle(containerd.read(write(tmp_path / "main.toml", text)), V21)
+    return settle(containerd.read(write(tmp_path / "main.toml", text), V21), V21)
 
 
 def courier(path: Path, first: str = "#!/bin/sh", *, other: bool = False) -> Path:

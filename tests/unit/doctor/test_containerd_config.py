@@ -63,6 +63,10 @@ OLD = f"version = 2\n{runtime('runc', RUNC, stanzas.CRI_TABLE)}"
         (f"version = 3\n{full('shim')}", V21, "unikernel-shim"),
         (f"version = 3\n{full('podsandbox')}", V22, "unikernel-podsandbox"),
         (f"version = 4\n{full()}", V23, "unikernel"),
+        (f"version = 2\n{full()}", V21, "unikernel"),
+        (full(), V21, "unikernel"),
+        (full(), V23, "unikernel"),
+        (f"version = 2\n{full(table=stanzas.CRI_TABLE)}", V23, "unikernel"),
         (f"version = 2\n{full(table=stanzas.CRI_TABLE)}", V21, "unikernel"),
         (f"{OLD}{full('podsandbox', stanzas.CRI_TABLE)}", V16, "unikernel"),
         (f"{OLD}{full('podsandbox', stanzas.CRI_TABLE)}", V17, "unikernel"),
@@ -112,8 +116,6 @@ def test_a_version_that_is_too_new(version: int, line: cc.Version) -> None:
     ("line", "text"),
     [
         (V21, f"version = 3\n{full(table=stanzas.CRI_TABLE)}"),
-        (V21, f"version = 2\n{full()}"),
-        (V21, full()),
         (V17, f"version = 2\n{runtime('unikernel', OURS)}"),
         (V17, runtime("unikernel", OURS, stanzas.CRI_TABLE)),
     ],
@@ -144,11 +146,10 @@ def test_where_there_is_no_file_one_is_written(line: cc.Version) -> None:
     assert not [each for each in judged(text, line) if each.outcome is not Outcome.GOOD]
 
 
-def test_a_file_without_a_version_gets_one() -> None:
-    """As Docker's packages install it."""
+def test_the_file_that_dockers_packages_install() -> None:
     found = judged('disabled_plugins = ["cri"]', V21)
     assert outcomes(found) == {"CRI": Outcome.BAD, "handler": Outcome.BAD}
-    assert "1i version = 3" in found[1].fix and "disabled_plugins" in found[0].fix
+    assert stanzas.RUNTIME_TABLE in found[1].fix and "disabled_plugins" in found[0].fix
 
 
 @pytest.mark.parametrize("name", ["cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"])

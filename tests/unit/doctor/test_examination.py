@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from shim.config import Config
 from shim.doctor import examination
 from shim.doctor.examination import Failed
 from shim.doctor.finding import Area, Finding, Outcome, can_run, in_order
@@ -44,8 +45,8 @@ async def test_a_look_that_goes_wrong(
 
 async def test_where_nothing_could_be_looked_at() -> None:
     finding = Finding(area=Area.KERNEL, subject="x", outcome=Outcome.DOUBTFUL, what="y")
-    seen = examination._Seen(**dict.fromkeys(examination._Seen.__struct_fields__, Failed(finding)))  # type: ignore[arg-type]
-    assert examination._judge(seen, examination.Config(), root=True) == [finding] * 11
+    seen = examination._Seen(**dict.fromkeys(examination._Seen.__struct_fields__, Failed(finding)))
+    assert examination._judge(seen, Config(), root=True) == [finding] * 11
 
 
 def test_from_the_outside_in() -> None:
