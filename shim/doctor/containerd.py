@@ -15,8 +15,9 @@ import msgspec
 
 from shim import config
 from shim import courier as installed
-from shim.doctor import containerd_config, stanzas
-from shim.doctor.containerd_config import Courier, Source, Version
+from shim.doctor import stanzas
+from shim.doctor.containerd_config import Courier
+from shim.doctor.containerd_settings import Settings, Source, Table, Version, string, subtable
 from shim.doctor.finding import AS_ROOT, Area, Finding, Outcome, unseen, words
 from shim.errors import ShimError
 from shim.monitors import version
@@ -171,7 +172,7 @@ def _imports(source: Source, line: Version) -> list[Path]:
     return found
 
 
-def find_courier(seen: Containerd, settings: containerd_config.Settings) -> Courier:
+def find_courier(seen: Containerd, settings: Settings) -> Courier:
     """The shim binary that it would run; blocks."""
     opt = next((own for each in settings.sources if (own := _opt(each.table or {}))), _OPT)
     places = os.pathsep.join((os.fspath(opt / "bin"), seen.path, seen.beside))
@@ -190,11 +191,9 @@ def find_courier(seen: Containerd, settings: containerd_config.Settings) -> Cour
     return Courier(path=path, fault="" if _body(text) == _body(ours) else "it is another version's")
 
 
-def _opt(table: containerd_config.Table) -> Path | None:
-    plugins = table.get("plugins")
-    section = plugins.get("io.containerd.internal.v1.opt") if isinstance(plugins, dict) else None
-    path = section.get("path") if isinstance(section, dict) else None
-    return Path(path) if isinstance(path, str) and path else None
+def _opt(table: Table) -> Path | None:
+    path = string(subtable(table, "plugins", "io.containerd.internal.v1.opt"), "path")
+    return Path(path) if path else None
 
 
 def _body(text: bytes) -> list[bytes]:

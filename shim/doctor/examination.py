@@ -15,6 +15,7 @@ from shim.doctor import (
     cluster,
     containerd,
     containerd_config,
+    containerd_settings,
     devices,
     directories,
     kernel,
@@ -60,7 +61,7 @@ class _Containerd(msgspec.Struct, frozen=True, kw_only=True):
     """containerd, what its files come to, and the shim binary that it would run."""
 
     seen: containerd.Containerd
-    settings: containerd_config.Settings
+    settings: containerd_settings.Settings
     courier: containerd_config.Courier
 
 
@@ -120,8 +121,8 @@ async def _containerd(scope: Scope, found: Config, bench: programs.Bench) -> _Co
 
     def files() -> _Containerd:
         sources = containerd.read(main, seen.line)
-        line = seen.line if seen.line != (0, 0) else containerd_config.guess(sources)
-        settings = containerd_config.settle(sources, line)
+        line = seen.line if seen.line != (0, 0) else containerd_settings.guess(sources)
+        settings = containerd_settings.settle(sources, line)
         return _Containerd(seen=seen, settings=settings, courier=containerd.find_courier(seen, settings))
 
     return await in_new_thread(files, name="doctor")
@@ -160,7 +161,7 @@ def _judge_callers(seen: _Seen, found: Config) -> list[Finding]:
     if not isinstance(seen.containerd, Failed):
         about, settings, courier = seen.containerd.seen, seen.containerd.settings, seen.containerd.courier
         working = containerd_config.working(settings, found.grpc_socket, courier)
-        couriers = any(each in BY_COURIER for each in containerd_config.sandboxers(settings))
+        couriers = any(each in BY_COURIER for each in containerd_settings.sandboxers(settings))
         findings += containerd.judge(about, courier, found.run_dir, couriers)
         findings += containerd_config.judge(settings, found.grpc_socket, courier)
     if not isinstance(seen.service, Failed):

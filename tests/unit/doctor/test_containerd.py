@@ -14,7 +14,8 @@ import pytest
 from shim import courier as installed
 from shim.doctor import containerd
 from shim.doctor.containerd import Containerd
-from shim.doctor.containerd_config import Courier, Settings, settle
+from shim.doctor.containerd_config import Courier
+from shim.doctor.containerd_settings import Settings, settle
 from shim.doctor.finding import Finding, Outcome
 from shim.process.spawn import Completed
 

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.doctor import containerd_config as cc
+from shim.doctor import containerd_settings as cs
 from shim.doctor import stanzas
-from shim.doctor.containerd_config import Courier, Settings, Source
+from shim.doctor.containerd_config import Courier
+from shim.doctor.containerd_settings import Settings, Source
 from shim.doctor.finding import Finding, Outcome
 
 MAIN = Path("/etc/containerd/config.toml")
@@ -35,12 +37,12 @@ def full(sandboxer: str = "unikernel", table: str = stanzas.RUNTIME_TABLE) -> st
     return stanzas.stanza(sandboxer, table, SOCKET)
 
 
-def settled(text: str, line: cc.Version = V21, *imported: str) -> Settings:
+def settled(text: str, line: cs.Version = V21, *imported: str) -> Settings:
     files = [source(text), *(source(each, MAIN.parent / f"{number}.toml") for number, each in enumerate(imported))]
-    return cc.settle(files, line)
+    return cs.settle(files, line)
 
 
-def judged(text: str, line: cc.Version = V21, *imported: str, courier: Courier = COURIER) -> list[Finding]:
+def judged(text: str, line: cs.Version = V21, *imported: str, courier: Courier = COURIER) -> list[Finding]:
     return cc.judge(settled(text, line, *imported), SOCKET, courier)
 
 
@@ -72,7 +74,7 @@ OLD = f"version = 2\n{runtime('runc', RUNC, stanzas.CRI_TABLE)}"
         (f"{OLD}{full('podsandbox', stanzas.CRI_TABLE)}", V17, "unikernel"),
     ],
 )
-def test_what_is_right(text: str, line: cc.Version, handler: str) -> None:
+def test_what_is_right(text: str, line: cs.Version, handler: str) -> None:
     assert outcomes(judged(text, line)) == {f"handler {handler}": Outcome.GOOD}
     assert list(cc.working(settled(text, line), SOCKET, COURIER)) == [handler]
 
@@ -84,14 +86,14 @@ def test_an_import_adds_to_a_containerd_2() -> None:
 
 
 @pytest.mark.parametrize("line", [V16, V17])
-def test_an_import_takes_the_place_of_all_that_containerd_1_was_told_of_cri(line: cc.Version) -> None:
+def test_an_import_takes_the_place_of_all_that_containerd_1_was_told_of_cri(line: cs.Version) -> None:
     found = judged(OLD, line, f"version = 2\n{full('podsandbox', stanzas.CRI_TABLE)}")
     assert outcomes(found) == {"default runtime": Outcome.BAD, "handler unikernel": Outcome.GOOD}
     assert "runtimes.runc]" in only(found, Outcome.BAD).fix
 
 
 @pytest.mark.parametrize("line", [V21, V22])
-def test_files_of_two_versions_before_23(line: cc.Version) -> None:
+def test_files_of_two_versions_before_23(line: cs.Version) -> None:
     """Seen with 2.1.9: what the older file says of CRI is not read."""
     main = f"version = 2\n{runtime('other', RUNC, stanzas.CRI_TABLE)}"
     found = judged(main, line, f"version = 3\n{full()}")
@@ -108,7 +110,7 @@ def test_files_of_two_versions_from_23_on() -> None:
 
 
 @pytest.mark.parametrize(("version", "line"), [(3, V17), (4, V21), (4, V22), (5, V23)])
-def test_a_version_that_is_too_new(version: int, line: cc.Version) -> None:
+def test_a_version_that_is_too_new(version: int, line: cs.Version) -> None:
     assert outcomes(judged(f"version = {version}\n{full()}", line))["config.toml"] is Outcome.BAD
 
 
@@ -120,7 +122,7 @@ def test_a_version_that_is_too_new(version: int, line: cc.Version) -> None:
         (V17, runtime("unikernel", OURS, stanzas.CRI_TABLE)),
     ],
 )
-def test_a_table_that_is_not_read(line: cc.Version, text: str) -> None:
+def test_a_table_that_is_not_read(line: cs.Version, text: str) -> None:
     found = only([each for each in judged(text, line) if "handler" in each.subject], Outcome.BAD)
     assert "not read here" in found.what and settled(text, line).table in found.fix
 
@@ -129,7 +131,7 @@ def test_a_table_that_is_not_read(line: cc.Version, text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["version = 2", "version = 2\nimports = ['conf.d/*.toml']", "version = 2\nroot = '/x'"]
 )
-def test_a_containerd_that_does_not_know_us_is_told_what_to_add(line: cc.Version, text: str) -> None:
+def test_a_containerd_that_does_not_know_us_is_told_what_to_add(line: cs.Version, text: str) -> None:
     found = only(judged(text, line), Outcome.BAD)
     assert found.subject == "handler" and "systemctl restart containerd" in found.fix
     added = found.fix.partition("<<'EOF'\n")[2].partition("EOF\n")[0]
@@ -138,8 +140,8 @@ def test_a_containerd_that_does_not_know_us_is_told_what_to_add(line: cc.Version
 
 
 @pytest.mark.parametrize("line", [V17, V21, V23])
-def test_where_there_is_no_file_one_is_written(line: cc.Version) -> None:
-    settings = cc.settle([Source(MAIN)], line)
+def test_where_there_is_no_file_one_is_written(line: cs.Version) -> None:
+    settings = cs.settle([Source(MAIN)], line)
     found = only(cc.judge(settings, SOCKET, COURIER), Outcome.BAD)
     assert f"no {MAIN}" in found.what
     text = found.fix.partition("<<'EOF'\n")[2].partition("EOF\n")[0]
@@ -159,7 +161,7 @@ def test_a_cri_that_is_disabled(name: str) -> None:
 
 
 @pytest.mark.parametrize("line", [V16, V17])
-def test_a_sandbox_plugin_stops_containerd_1(line: cc.Version) -> None:
+def test_a_sandbox_plugin_stops_containerd_1(line: cs.Version) -> None:
     found = judged(f"{OLD}{stanzas.plugin(SOCKET)}{full('podsandbox', stanzas.CRI_TABLE)}", line)
     assert outcomes(found) == {"plugin": Outcome.BAD, "handler unikernel": Outcome.GOOD}
 
@@ -248,9 +250,9 @@ def test_annotations_that_do_not_reach_us(key: str, value: str | None, missing: 
 
 
 def test_files_that_cannot_be_read() -> None:
-    broken = cc.settle([Source(MAIN, error="Expected '=' (at line 1)")], V21)
-    assert outcomes(cc.judge(broken, SOCKET, COURIER)) == {"config.toml": Outcome.BAD, "handler": Outcome.BAD}
-    closed = cc.settle([Source(MAIN, error="Permission denied", closed=True)], V21)
+    broken = cs.settle([Source(MAIN, error="Expected '=' (at line 1)")], V21)
+    assert outcomes(cc.judge(broken, SOCKET, COURIER)) == {"config.toml": Outcome.BAD}
+    closed = cs.settle([Source(MAIN, error="Permission denied", closed=True)], V21)
     assert outcomes(cc.judge(closed, SOCKET, COURIER)) == {"config.toml": Outcome.UNSEEN}
 
 
@@ -258,9 +260,9 @@ def test_files_that_cannot_be_read() -> None:
     ("text", "line"),
     [("version = 3", (2, 1)), ("version = 2", (1, 7)), (f"version = 2\n{stanzas.plugin(SOCKET)}", (2, 1))],
 )
-def test_which_containerd_a_file_is_for(text: str, line: cc.Version) -> None:
-    assert cc.guess([source(text)]) == line
-    assert cc.guess([Source(MAIN)]) == (2, 1)
+def test_which_containerd_a_file_is_for(text: str, line: cs.Version) -> None:
+    assert cs.guess([source(text)]) == line
+    assert cs.guess([Source(MAIN)]) == (2, 1)
 
 
 HOSTILE = [
@@ -280,7 +282,7 @@ HOSTILE = [
 @pytest.mark.parametrize("version", ["version = 3", "version = 'x'", "version = true", "version = -1", ""])
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("line", [V17, V21, V23])
-def test_nonsense_is_no_reason_to_stop(text: str, version: str, line: cc.Version) -> None:
+def test_nonsense_is_no_reason_to_stop(text: str, version: str, line: cs.Version) -> None:
     found = judged(f"{version}\n{text}", line)
     assert any(each.outcome is Outcome.BAD for each in found)
     assert not any("\nreboot" in each.fix for each in found)
@@ -301,7 +303,7 @@ _VALUES = st.recursive(
                     "unikernel",
                     "sandboxer",
                     "type",
-                    *cc._TABLES,
+                    *cs.TABLES,
                 ]
             ),
             inner,
@@ -318,4 +320,4 @@ _VALUES = st.recursive(
 def test_whatever_is_parsed_is_judged(tables: list[dict[str, Any]]) -> None:
     files = [Source(Path(f"/{number}"), table) for number, table in enumerate(tables)]
     for line in (V16, V21, V23):
-        assert cc.judge(cc.settle(files, line), SOCKET, COURIER)
+        assert cc.judge(cs.settle(files, line), SOCKET, COURIER)
