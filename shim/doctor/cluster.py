@@ -57,7 +57,7 @@ async def observe(run: Run) -> Cluster:
         return Cluster(refusal="kubectl is not installed here")
     try:
         done = await run([kubectl, *_ASK], timeout=_TIMEOUT)
-    except ShimError as error:
+    except (ShimError, OSError) as error:
         return Cluster(refusal=f"kubectl: {words(error)}")
     if done.status != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()

@@ -86,10 +86,10 @@ async def _installed(run: Run) -> str:
         return ""
     try:
         # "containerd MODULE VERSION REVISION"
-        words_said = (await version.says(Path(program), "containerd", run)).split()
-    except ShimError:
+        said = await version.says(Path(program), "containerd", run)
+    except (ShimError, OSError):
         return ""
-    return next((word for word in words_said if version.parse(word)), "")
+    return next((word for word in said.split() if version.parse(word)), "")
 
 
 def _listener(address: Path) -> int:

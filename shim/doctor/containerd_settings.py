@@ -170,7 +170,7 @@ def _tables_of(own: int, latest: int, line: Version) -> tuple[str, ...]:
     if line < BY_FILE:
         own = own if own == latest else 1
         return (stanzas.CRI_TABLE, stanzas.RUNTIME_TABLE) if own == 2 else (stanzas.RUNTIME_TABLE,)
-    former = {1: (stanzas.RUNTIME_TABLE, stanzas.CRI_TABLE, stanzas.FIRST_TABLE)}
+    former: dict[int, tuple[str, ...]] = {1: (stanzas.RUNTIME_TABLE, stanzas.CRI_TABLE, stanzas.FIRST_TABLE)}
     former[2] = (stanzas.CRI_TABLE, stanzas.RUNTIME_TABLE)
     return former.get(own, (stanzas.RUNTIME_TABLE,))
 

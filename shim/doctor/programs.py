@@ -35,6 +35,7 @@ from shim.storage.tools import Tools
 _MACHINE = Machine(kernel=Path("/unikernel/kernel"), memory=64)
 #: Debian's packages, of the one monitor that it has.
 _PACKAGES = {"qemu": "qemu-system-arm" if os.uname().machine == "aarch64" else "qemu-system-x86"}
+_AGAIN = "install it again"
 _ENGINE_TIMEOUT = 5.0  # seconds; a throw-away container takes a hundredth of that
 
 
@@ -118,7 +119,7 @@ async def _try_engine(name: str, bench: Bench) -> Program:
         used = await engine.find(bench.reaper, found, bench.directory / "root" / Path(found).name, logs, limits)
         if os.geteuid() == 0:
             await engine.try_out(used, logs)
-    except ShimError as error:
+    except (ShimError, OSError) as error:  # also what is no program, although it may be run as one
         refusal = words(error)
     return Program(name=name, path=found, version=said, refusal=refusal)
 
@@ -148,15 +149,14 @@ async def try_monitors(config: Config, bench: Bench) -> Monitors:
 async def _try_monitor(monitor: Monitor, bench: Bench) -> Program:
     try:
         await monitor.attaches_by_name()
+        launch = await monitor.launch(_MACHINE)
+        said = _first_version(await version.says(Path(launch.argv[0]), monitor.name, bench.run))
     except NotInstalled as error:
         return Program(name=monitor.name, remedy=error.remedy)
     except ShimError as error:
         return Program(name=monitor.name, path=error.subject, refusal=words(error), remedy=error.remedy)
-    try:
-        launch = await monitor.launch(_MACHINE)
-        said = _first_version(await version.says(Path(launch.argv[0]), monitor.name, bench.run))
-    except ShimError as error:
-        return Program(name=monitor.name, path=error.subject, refusal=words(error), remedy=error.remedy)
+    except OSError as error:  # what is no program, although it may be run as one
+        return Program(name=monitor.name, path=error.filename or monitor.name, refusal=words(error), remedy=_AGAIN)
     kvm = KVM in launch.devices and not isinstance(monitor, Qemu)
     return Program(name=monitor.name, path=launch.argv[0], version=said, kvm=kvm)
 

@@ -66,7 +66,7 @@ def doctor(config: Path, *, before: str = "", prefix: str = "", words: str = "",
 def hiding(*programs: str) -> str:
     """The shell's words that make programs, by name, impossible to run: what lies over them is no program."""
     found = (shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in programs)
-    return "\n".join(f"mount --bind /etc/hostname {Path(path).resolve()}" for path in found if path)
+    return "\n".join(f"mount --bind /dev/null {Path(path).resolve()}" for path in found if path)
 
 
 def bare_dev(more: str) -> str:
@@ -134,7 +134,7 @@ def runs(daemon: Daemon, containerd: Containerd, tmp_path_factory: pytest.TempPa
         "configuration": lambda: doctor(wrong),
         "containerd": lambda: doctor(node, words="--containerd /no/such.sock"),
         "containerd's configuration": lambda: doctor(node, words=f"--containerd-config {torn}"),
-        "courier": lambda: doctor(node, before=f"mount --bind /etc/hostname {paths.COURIER}"),
+        "courier": lambda: doctor(node, before=f"mount --bind /dev/null {paths.COURIER}"),
     }
     with ThreadPoolExecutor(3) as pool:
         begun = {name: pool.submit(run) for name, run in wanted.items()}

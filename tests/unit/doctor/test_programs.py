@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from shim.config import Config, Firecracker, Monitors, Qemu, Tender
+from shim.config import CloudHypervisor, Config, Firecracker, Monitors, Qemu, Tender
 from shim.doctor import programs
 from shim.doctor.finding import Outcome
 from shim.doctor.programs import Program, Tool
@@ -92,13 +93,23 @@ def script(directory: Path, name: str, text: str) -> str:
     return os.fspath(path)
 
 
+def no_program(directory: Path) -> Path:
+    """A file that may be run, and cannot be."""
+    path = directory / "noise"
+    path.write_bytes(b"\0\1\2")
+    path.chmod(0o755)
+    return path
+
+
 async def test_monitors_are_asked_for_their_versions(tmp_path: Path) -> None:
     """What a program may answer: a version, too old a one, nonsense, nothing, and that it cannot start."""
+    noise = no_program(tmp_path)
     settings = Monitors(
         spt=Tender(path=script(tmp_path, "spt", "echo solo5-spt version v0.9.3")),
         hvt=Tender(path=script(tmp_path, "hvt", "echo no library >&2; exit 127")),
         qemu=Qemu(path=os.fspath(tmp_path / "none")),
         firecracker=Firecracker(path=script(tmp_path, "firecracker", "echo Firecracker v1.0.0")),
+        cloud_hypervisor=CloudHypervisor(path=os.fspath(noise)),
     )
     async with programs.bench() as bench:
         seen = await programs.try_monitors(Config(run_dir=tmp_path / "run", monitors=settings), bench)
@@ -106,6 +117,8 @@ async def test_monitors_are_asked_for_their_versions(tmp_path: Path) -> None:
     found = {each.name: each for each in seen.programs}
     assert found["spt"].works and found["spt"].version == "0.9.3" and not found["spt"].kvm
     assert "no library" in found["hvt"].refusal and "too old" in found["firecracker"].refusal
+    assert found["cloud-hypervisor"].path == os.fspath(noise)
+    assert found["cloud-hypervisor"].refusal == os.strerror(errno.ENOEXEC)
     assert not found["qemu"].path and seen.acceleration is None
     assert not directory.exists()
 
@@ -118,10 +131,12 @@ async def test_what_the_daemon_found_out_is_not_found_out_again(tmp_path: Path) 
 
 
 async def test_an_engine_that_says_nothing_sensible(tmp_path: Path) -> None:
+    noise = no_program(tmp_path)
     async with programs.bench() as bench:
+        (strange,) = await programs.try_engines(os.fspath(noise), bench)
         (gone,) = await programs.try_engines(os.fspath(tmp_path / "none"), bench)
         (broken,) = await programs.try_engines(script(tmp_path, "engine", "exit 3"), bench)
-    assert not gone.path and "exit status 3" in broken.refusal
+    assert not gone.path and "exit status 3" in broken.refusal and strange.refusal == os.strerror(errno.ENOEXEC)
 
 
 async def test_tools_are_told_with_all_their_formats() -> None:
