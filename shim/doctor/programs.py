@@ -35,6 +35,9 @@ from shim.storage.tools import Tools
 _MACHINE = Machine(kernel=Path("/unikernel/kernel"), memory=64)
 #: Debian's packages, of the one monitor that it has.
 _PACKAGES = {"qemu": "qemu-system-arm" if os.uname().machine == "aarch64" else "qemu-system-x86"}
+#: What a bench's directory is called, up to a random part.
+BENCH = "unikernel-shim-doctor."
+_MEMORY = Path("/dev/shm")  # a tmpfs that every user may write to (shm_overview(7))
 _AGAIN = "install it again"
 _ENGINE_TIMEOUT = 5.0  # seconds; a throw-away container takes a hundredth of that
 
@@ -90,12 +93,20 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
-    """A bench, gone again afterwards. Raises OSError where there is no room for its directory."""
+    """A bench, gone again afterwards. Raises NodeFault where there is no room for its directory."""
     reaper = Reaper()
-    with tempfile.TemporaryDirectory(prefix="unikernel-shim-doctor.", ignore_cleanup_errors=True) as directory:
+    try:
+        # In memory where that can be had: a disk that is full shall not keep anybody from being told of it.
+        place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
+        directory = tempfile.TemporaryDirectory(prefix=BENCH, dir=place, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise NodeFault(
+            f"there is no place for trials: {words(error)}", subject="TMPDIR", remedy="name a directory to write to"
+        ) from error
+    with directory:
         reaper.start()
         try:
-            yield Bench(reaper, Path(directory))
+            yield Bench(reaper, Path(directory.name))
         finally:
             reaper.stop()
 

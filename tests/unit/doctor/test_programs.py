@@ -12,6 +12,7 @@ from shim.config import CloudHypervisor, Config, Firecracker, Monitors, Qemu, Te
 from shim.doctor import programs
 from shim.doctor.finding import Outcome
 from shim.doctor.programs import Program, Tool
+from shim.errors import NodeFault
 from shim.monitors.acceleration import MEMORY, Acceleration
 
 CRUN = Program(name="crun", path="/usr/bin/crun", version="1.8")
@@ -121,6 +122,14 @@ async def test_monitors_are_asked_for_their_versions(tmp_path: Path) -> None:
     assert found["cloud-hypervisor"].refusal == os.strerror(errno.ENOEXEC)
     assert not found["qemu"].path and seen.acceleration is None
     assert not directory.exists()
+
+
+async def test_where_there_is_no_place_for_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_MEMORY", tmp_path / "none")
+    monkeypatch.setattr("tempfile.tempdir", os.fspath(tmp_path / "neither"))
+    with pytest.raises(NodeFault, match="no place for trials"):
+        async with programs.bench():
+            pass
 
 
 async def test_what_the_daemon_found_out_is_not_found_out_again(tmp_path: Path) -> None:
