@@ -37,7 +37,8 @@ _MACHINE = Machine(kernel=Path("/unikernel/kernel"), memory=64)
 _PACKAGES = {"qemu": "qemu-system-arm" if os.uname().machine == "aarch64" else "qemu-system-x86"}
 #: What a bench's directory is called, up to a random part.
 BENCH = "unikernel-shim-doctor."
-_MEMORY = Path("/dev/shm")  # a tmpfs that every user may write to (shm_overview(7))
+# A tmpfs that every user may write to (shm_overview(7)).
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of a random name, mode 0700, is made in it
 _AGAIN = "install it again"
 _ENGINE_TIMEOUT = 5.0  # seconds; a throw-away container takes a hundredth of that
 
