@@ -14,6 +14,7 @@ from shim.cli import terminal
 if TYPE_CHECKING:
     from shim.doctor.finding import Finding
 
+_OUTCOME, _AREA = 13, 10  # columns: as wide as the longest word
 # How outcomes look on a terminal, by terminal.STYLES.
 _LOOKS: Final = {"good": "good", "doubtful": "doubtful", "bad": "bad", "absent": "quiet", "not looked at": "quiet"}
 
@@ -55,30 +56,51 @@ def command(config_path: Path | None, address: str | None, containerd_config: Pa
 
 def _print(findings: Sequence[Finding]) -> None:
     """A line a finding, below those that are not good why they matter and what to do, and the sum."""
+    for finding in findings:
+        rest, block = _below(finding)
+        if terminal.on_terminal():
+            _print_row(finding, rest)
+        else:
+            click.echo(f"{finding.outcome.value:<{_OUTCOME}}  {finding.area.value:<{_AREA}}  {_headline(finding)}")
+            for line in rest:
+                click.echo(f"  {line}")
+        for line in block:
+            # From the line's beginning on, and never wrapped, so that it can be copied as it is.
+            click.echo(terminal.plain(line))
+    click.echo(_sum(findings))
+
+
+def _print_row(finding: Finding, rest: Sequence[str]) -> None:
+    """On a terminal: each part wraps within its column."""
+    from rich.table import Table
     from rich.text import Text
 
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=_OUTCOME)
+    row.add_column(width=_AREA)
+    row.add_column(overflow="fold")
+    look = _LOOKS[finding.outcome.value]
+    row.add_row(Text(finding.outcome.value, style=look), finding.area.value, Text(_headline(finding)))
+    for line in rest:
+        row.add_row("", "", Text(line, style="quiet"))
+    terminal.console().print(row)
+
+
+def _headline(finding: Finding) -> str:
+    return terminal.plain(f"{finding.subject}: {finding.what}")
+
+
+def _below(finding: Finding) -> tuple[list[str], list[str]]:
+    """The lines below a finding's own, and those of a fix that has several."""
     from shim.doctor.finding import Outcome
 
-    out = terminal.console()
-    for finding in findings:
-        line = Text()
-        line.append(f"{finding.outcome.value:<13}", style=_LOOKS[finding.outcome.value])
-        line.append(f"  {finding.area.value:<10}  ", style="quiet")
-        line.append(terminal.plain(f"{finding.subject}: {finding.what}"))
-        out.print(line)
-        if finding.outcome is Outcome.GOOD:
-            continue
-        if finding.why:
-            out.print(Text(f"  why:  {terminal.plain(finding.why)}"))
-        first, *more = finding.fix.splitlines() or [""]
-        if more:
-            # From the line's beginning on, so that it can be copied as it is.
-            out.print(Text("  fix:"))
-            for each in (first, *more):
-                out.print(Text(terminal.plain(each)))
-        elif first:
-            out.print(Text(f"  fix:  {terminal.plain(first)}"))
-    out.print(_sum(findings))
+    if finding.outcome is Outcome.GOOD:
+        return [], []
+    why = [f"why:  {terminal.plain(finding.why)}"] if finding.why else []
+    lines = finding.fix.splitlines()
+    if len(lines) > 1:
+        return [*why, "fix:"], lines
+    return [*why, *(f"fix:  {terminal.plain(line)}" for line in lines)], []
 
 
 def _sum(findings: Sequence[Finding]) -> str:

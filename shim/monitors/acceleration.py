@@ -27,10 +27,10 @@ from shim.process.spawn import Completed
 _log = log.get(__name__)
 
 KVM = Path("/dev/kvm")
-#: The file in which what was found out is kept.
-MEMORY = "acceleration.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs as it should
+#: The file in which what was found out is kept.
+MEMORY = "acceleration.json"
 
 
 class Acceleration(msgspec.Struct, frozen=True, kw_only=True):

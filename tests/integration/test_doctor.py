@@ -21,11 +21,12 @@ from pathlib import Path
 import pytest
 
 from shim.doctor import containerd as process
-from shim.doctor import containerd_config, containerd_settings, programs
+from shim.doctor import containerd_config, containerd_settings, programs, stanzas
 from tests.integration import paths
 from tests.integration.containerd import LINES, Containerd
 from tests.integration.daemon import Daemon
 from tests.integration.node import cgroup_roots
+from tests.integration.pseudo import OnTerminal
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -362,3 +363,20 @@ def test_what_it_prints_to_add_does_it(files: dict[str, str], line: str, tmp_pat
     assert in_force(line, main) == {"unikernel": "unikernel" if line == "2" else "podsandbox"}
     now = containerd_config.judge(settings(line, main), SOCKET, COURIER)
     assert [each.outcome for each in now] == ["good"], now
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_on_a_terminal(columns: int, daemon: Daemon, containerd: Containerd, tmp_path: Path) -> None:
+    """What people read wraps in its column; what they copy has its lines as they are."""
+    bare = laid_out(tmp_path, {"": "version = 3\n"})
+    words = ["--config", str(daemon.config), "doctor", "--containerd-config", str(bare)]
+    argv = [str(paths.DAEMON), *words]
+    with OnTerminal(argv, columns=columns, env={"KUBECONFIG": "/none"}) as terminal:
+        assert terminal.finish() == 1
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.raw.decode()).split("\r\n")
+        assert b"\x1b[1;31m" in terminal.raw and b"\x1b[32m" in terminal.raw
+    stanza = stanzas.stanza("unikernel", stanzas.RUNTIME_TABLE, daemon.run_dir / "shim.sock").splitlines()
+    assert set(stanza) <= set(lines)
+    block = lines.index(f"cat >>{bare} <<'EOF'")
+    assert all(len(line) <= columns for line in lines[:block])
+    assert lines[-2].startswith("pods cannot run: 1 bad")
