@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
+from shim import log
 from shim.cli.main import main
 from shim.doctor import examination
 from shim.doctor.examination import Scope
@@ -32,6 +33,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, found: list[Finding], *words: str) -
         return found
 
     monkeypatch.setattr(examination, "examine", examine)
+    monkeypatch.setattr(log, "configure", lambda level: None)  # which would be for all tests that follow
     return CliRunner().invoke(main, ["doctor", *words]), asked
 
 
