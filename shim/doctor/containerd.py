@@ -64,7 +64,7 @@ class Containerd(msgspec.Struct, frozen=True, kw_only=True):
 async def observe(address: Path, run: Run) -> Containerd:
     """Ask the containerd at `address`, and look up its process. Where nobody answers, the program on PATH is asked."""
     try:
-        pid = _listener(address)
+        pid = await asyncio.to_thread(_listener, address)
     except OSError as error:
         silent = Containerd(address=address, refusal=words(error), closed=isinstance(error, PermissionError))
         return msgspec.structs.replace(silent, path=_own_path(), installed=await _installed(run))
