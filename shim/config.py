@@ -6,6 +6,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -118,6 +119,15 @@ class Metrics(Section, frozen=True):
     listen: str = ""
 
 
+class Tracing(Section, frozen=True):
+    """`endpoint` is the collector that traces are sent to, by OTLP over gRPC: http://HOST:PORT, https:// for one with
+    TLS, "" for nowhere. `sample` is the share of traces to keep, 0 to 1, of those that begin here: of the others,
+    containerd has decided."""
+
+    endpoint: str = ""
+    sample: float = 1.0
+
+
 class Config(Section, frozen=True):
     """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700. `grouping` says whom couriers
     ask: the node's daemon, or one of the pod's own."""
@@ -133,6 +143,7 @@ class Config(Section, frozen=True):
     monitors: Monitors = Monitors()
     storage: Storage = Storage()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
 
     @property
     def grpc_socket(self) -> Path:
@@ -188,10 +199,23 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("storage.limit and storage.room must be 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    if config.tracing.endpoint and not _is_collector(config.tracing.endpoint):
+        raise InvalidRequest("tracing.endpoint must be http://HOST:PORT or https://HOST:PORT", subject=name)
     # Also what is no number: nan compares with nothing.
+    if not 0 <= config.tracing.sample <= 1:
+        raise InvalidRequest("tracing.sample must be 0 to 1", subject=name)
     monitors = config.monitors
     asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}
     for monitor, powerdown in asking.items():
         if not 0 <= powerdown <= _DAY:
             raise InvalidRequest(f"monitors.{monitor}.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config
+
+
+def _is_collector(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        named = bool(parts.hostname and parts.port)
+    except ValueError:
+        return False
+    return named and parts.scheme in ("http", "https") and endpoint == f"{parts.scheme}://{parts.netloc}"

@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from shim import __version__, faults, log, rundir
+from shim import __version__, faults, log, rundir, telemetry
 from shim.config import Config
 from shim.errors import InvalidRequest, NodeFault
 from shim.events import Publisher
@@ -67,6 +68,10 @@ from shim.wire import (
     task_v2_pb2,
     task_v3_pb2,
 )
+
+if TYPE_CHECKING:
+    from shim.metrics import Metrics
+    from shim.tracing import Collector
 
 _log = log.get(__name__)
 
@@ -151,7 +156,7 @@ def _stopping() -> asyncio.Event:
 
 async def _serve(config: Config) -> None:
     stopping = _stopping()
-    async with rundir.of_node(config.run_dir), _serving(config) as running:
+    async with rundir.of_node(config.run_dir), _measured(config) as metrics, _serving(config, metrics) as running:
         await stopping.wait()
         _log.info("stopping", sandboxes=len(running.sandboxes.all()))
 
@@ -161,7 +166,8 @@ async def _serve_pod(node: Config, pod: str, namespace: str) -> None:
     config = node.within(pod)
     async with (
         rundir.of_pod(config.run_dir, pod) as directory,
-        _serving(config, _Pod(namespace, node.run_dir)) as running,
+        _measured(config, pod) as metrics,
+        _serving(config, metrics, _Pod(namespace, node.run_dir)) as running,
     ):
         gone = asyncio.ensure_future(_gone(running, directory))
         gone.add_done_callback(lambda _: stopping.set())
@@ -205,7 +211,44 @@ class _Running:
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
+async def _measured(config: Config, pod: str | None = None) -> AsyncIterator[Metrics | None]:
+    """Have everything recorded that is configured to be, from before the first leftover is removed. What is not
+    configured is not even loaded."""
+    async with contextlib.AsyncExitStack() as stack:
+        recorders: list[telemetry.Recorder] = []
+        metrics: Metrics | None = None
+        if config.metrics.listen:
+            from shim.metrics import Metrics
+
+            metrics = Metrics()
+            recorders.append(metrics.instruments)
+            stack.callback(asyncio.create_task(metrics.lag.watch()).cancel)
+        if config.tracing.endpoint:
+            collector = _collector(config, pod)
+            recorders.append(collector.tracing)
+            stack.push_async_callback(collector.close, config.stop_grace)
+        stack.enter_context(telemetry.recorded_by(*recorders))
+        yield metrics
+
+
+def _collector(config: Config, pod: str | None) -> Collector:
+    """Raises NodeFault where OpenTelemetry is not installed."""
+    try:
+        from shim.tracing import Collector
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise NodeFault(
+            "tracing is configured and OpenTelemetry is not installed",
+            subject="tracing.endpoint",
+            remedy="install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-grpc beside the service (its extra "
+            "`tracing`), or leave the endpoint empty",
+        ) from error
+    return Collector(config.tracing, **({"service.instance.id": pod} if pod is not None else {}))
+
+
+@contextlib.asynccontextmanager
+async def _serving(config: Config, metrics: Metrics | None, pod: _Pod | None = None) -> AsyncIterator[_Running]:
     """Take over what a former daemon left, and serve: `pod` alone, or the node."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
@@ -215,7 +258,11 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
     await adopt_all(node, sandboxes)
     checker = Checker()
     doors = _doors(config, sandboxes, checker, pod)
-    scrapes = await _scrapes(config, sandboxes, checker, publisher)
+    scrapes = None
+    if metrics is not None:
+        metrics.of(sandboxes, checker, publisher)
+        scrapes = ScrapeServer(metrics.expose)
+        await scrapes.start(config.metrics.listen)
     sweeping = asyncio.create_task(_sweep(node, pod))
     try:
         await doors.grpc.start(config.grpc_socket)
@@ -265,17 +312,6 @@ class _Doors:
     namespaced: NamespacedDoors
     grpc: GrpcServer
     lifetime: Lifetime | None
-
-
-async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> ScrapeServer | None:
-    """Where metrics are fetched from, listening; None where none is configured: then nothing of it is even loaded."""
-    if not config.metrics.listen:
-        return None
-    from shim import metrics
-
-    server = ScrapeServer(metrics.exposition(sandboxes, checker, publisher))
-    await server.start(config.metrics.listen)
-    return server
 
 
 def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | None) -> _Doors:

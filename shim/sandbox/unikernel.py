@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import ImageFault, NetworkFault
 from shim.guests import linux
 from shim.guests.base import GuestSpec, check_versions
@@ -29,6 +29,7 @@ from shim.sandbox.record import ContainerRecord, PodPlan
 from shim.sandbox.resources import guest_cpus, guest_memory
 from shim.sandbox.stopping import patience
 from shim.sandbox.volumes import RootFileSystem
+from shim.telemetry import Phase
 from shim.threads import in_thread
 
 _log = log.get(__name__)
@@ -79,25 +80,34 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             )
         return Plumbed()
     by_name = await monitor.attaches_by_name()
+    tap = TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None)
+    with telemetry.phase(Phase.PLUMB):
+        return await _plumb(node, record, image, netns, tap)
+
+
+async def _plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: str, tap: TapOptions) -> Plumbed:
     begun = time.monotonic()
     async with await PodNetwork.open(Path(netns)) as network:
-        layout = await network.layout()
+        with telemetry.phase(Phase.LAYOUT):
+            layout = await network.layout()
         nics = _match(image, candidates(layout))
         if not nics:
             return _without(image)
-        plan = make_plan(
-            layout,
-            seed=record.sandbox,
-            dataplane=image.dataplane or node.config.network.dataplane,
-            tap=TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None),
-            interfaces=tuple(nic.interface for nic in nics),
-        )
+        with telemetry.phase(Phase.PLAN):
+            plan = make_plan(
+                layout,
+                seed=record.sandbox,
+                dataplane=image.dataplane or node.config.network.dataplane,
+                tap=tap,
+                interfaces=tuple(nic.interface for nic in nics),
+            )
         notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
         for note in filter(None, notes):
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
-        taps = await network.apply(plan)
+        with telemetry.phase(Phase.APPLY):
+            taps = await network.apply(plan)
         # Whatever is journalled next carries it there.
         record.plumbing = PodPlan(netns=netns, plan=plan, took=time.monotonic() - begun)
     return Plumbed(
@@ -145,7 +155,8 @@ async def prepare(
         cpus=guest_cpus(rewrite.cpus(spec), monitor.cpus),
     )
     # Before the network: what may take long, or be refused, must not cost the pod its address meanwhile.
-    storage = await provide(node, record, spec, image, root)
+    with telemetry.phase(Phase.STORAGE):
+        storage = await provide(node, record, spec, image, root)
     network = await plumb(node, record, image, netns, monitor)
     descriptors = network.taps
     try:
@@ -158,8 +169,9 @@ async def prepare(
         if record.powerdown:
             control = _FIRST_FD + len(descriptors)
             descriptors += (listen(own),)
-        launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
-        rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
+        with telemetry.phase(Phase.CONFIGURE):
+            launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
+            rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
     except BaseException:
         close_all(descriptors)
         raise
