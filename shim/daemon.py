@@ -244,7 +244,7 @@ def _collector(config: Config, pod: str | None) -> Collector:
             remedy="install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-grpc beside the service (its extra "
             "`tracing`), or leave the endpoint empty",
         ) from error
-    return Collector(config.tracing, **({"service.instance.id": pod} if pod is not None else {}))
+    return Collector(config.tracing, {"service.instance.id": pod} if pod is not None else None)
 
 
 @contextlib.asynccontextmanager

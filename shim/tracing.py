@@ -48,9 +48,9 @@ _NAMES = {"container": "container.id"}
 class Tracing:
     """A `telemetry.Recorder` that makes spans."""
 
-    def __init__(self, processor: SpanProcessor, sample: float = 1.0, **resource: str) -> None:
+    def __init__(self, processor: SpanProcessor, sample: float = 1.0, more: Mapping[str, str] | None = None) -> None:
         """`processor` is where spans go when they have ended. `sample` is the share that is kept of traces that begin
-        here; whoever began another has decided. `resource` says more of this process."""
+        here; whoever began another has decided. `more` are attributes of this process."""
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(sample)),
             resource=Resource.create(
@@ -59,7 +59,7 @@ class Tracing:
                     "service.version": __version__,
                     "host.name": socket.gethostname(),
                     "process.pid": os.getpid(),
-                    **resource,
+                    **(more or {}),
                 }
             ),
             shutdown_on_exit=False,
@@ -155,8 +155,8 @@ class Complaints(logging.Handler):
 class Collector:
     """Tracing to a collector: `tracing` is the recorder; `close` ends it."""
 
-    def __init__(self, settings: config.Tracing, **resource: str) -> None:
-        """Nothing is asked of the collector here: one that is not there yet is met later."""
+    def __init__(self, settings: config.Tracing, more: Mapping[str, str] | None = None) -> None:
+        """Nothing is asked of the collector here: one that is not there yet is met later. `more` is `Tracing`'s."""
         self._logger = logging.getLogger("opentelemetry")
         self._complaints = Complaints()
         self._logger.addHandler(self._complaints)
@@ -164,7 +164,7 @@ class Collector:
         self._exporter = OTLPSpanExporter(
             endpoint=settings.endpoint, insecure=settings.endpoint.startswith("http://"), timeout=_SENDING
         )
-        self.tracing = Tracing(BatchSpanProcessor(self._exporter), settings.sample, **resource)
+        self.tracing = Tracing(BatchSpanProcessor(self._exporter), settings.sample, more)
         _log.info("tracing", endpoint=settings.endpoint, sample=settings.sample)
 
     async def close(self, grace: float) -> None:

@@ -38,7 +38,7 @@ class Metrics:
         self._own = CollectorRegistry()
         self.instruments = Instruments(self._own)
         self.lag = service.LoopLag(self._own)
-        service.Process(self._own)
+        service.register(self._own)
         self._sources: Sequence[Source] = ()
         self._scraping = asyncio.Lock()
 

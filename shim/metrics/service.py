@@ -13,13 +13,11 @@ _INTERVAL = 1.0  # seconds between looks at the loop
 _LAG = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
-class Process:
-    """What it is, and its process's memory, processor time and descriptors under their usual names."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        ProcessCollector(registry=registry)
-        build = Info("unikernel_shim_build", "The service's version, and Python's.", registry=registry)
-        build.info({"version": __version__, "python": platform.python_version()})
+def register(registry: CollectorRegistry) -> None:
+    """Put into `registry` what the service is, and what its process uses, under the names that this has everywhere."""
+    ProcessCollector(registry=registry)
+    build = Info("unikernel_shim_build", "The service's version, and Python's.", registry=registry)
+    build.info({"version": __version__, "python": platform.python_version()})
 
 
 class LoopLag:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -40,9 +41,20 @@ def handler(runtime: str, layout: str) -> str:
 class Containerd(Server):
     """containerd of the line `1.6`, `1.7` or `2`. `start` also imports the images every test needs."""
 
-    def __init__(self, node: Node, line: str = "2", *, config: Path | None = None, name: str = "containerd") -> None:
-        """`config` is the daemon's configuration, for the couriers that this containerd will run."""
+    def __init__(
+        self,
+        node: Node,
+        line: str = "2",
+        *,
+        config: Path | None = None,
+        name: str = "containerd",
+        collector: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """`config` is the daemon's configuration, for the couriers that this containerd will run; `collector` where its
+        traces go, an OTLP endpoint; `env` goes into its environment."""
         self.line = line
+        self._collector = collector
         self.bin = paths.cached(f"containerd-{line}", "usr", "bin")
         versions = (paths.cached(f"containerd-{line}") / "VERSIONS").read_text().split()
         self.version = versions[versions.index("containerd") + 1].partition("+")[0].partition("~")[0]
@@ -52,11 +64,15 @@ class Containerd(Server):
         file = node.base / f"{name}.toml"
         file.write_text(self._config(node, socket))
         env = {
+            **(env or {}),
             "PATH": f"{self.bin}:{paths.BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "UNIKERNEL_SHIM_CONFIG": str(config or node.base / "daemon.toml"),
-            # Otherwise each start asks the machine's metadata and tracing services.
-            "OTEL_SDK_DISABLED": "true",
         }
+        if collector:
+            env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        else:
+            # Otherwise each start asks the machine's metadata and tracing services.
+            env["OTEL_SDK_DISABLED"] = "true"
         super().__init__(node, name, [str(self.bin / "containerd"), "--config", str(file)], socket, env)
         self.cri = Client(socket, node.base / "logs", cgroup_parent=node.cgroup_parent)
 
@@ -142,11 +158,14 @@ cni_conf_dir = "{node.cni_conf(layout)}"
         return (self._v3 if v3 else self._v2)(node, socket) + "".join(tables)
 
     def _common(self, node: Node, socket: Path, version: int) -> str:
+        tracing = (
+            [] if self._collector else ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+        )
         return f"""\
 version = {version}
 root = "{self.root}"
 state = "{self.state}"
-disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = {tracing}
 
 [grpc]
 address = "{socket}"

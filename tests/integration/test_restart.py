@@ -27,6 +27,7 @@ from tests.integration.daemon import Daemon
 from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
+from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -127,6 +128,8 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert "an ordinary pod" in node.fetch(other.address)
         time.sleep(1)  # whatever containerd does about it
         daemon.start()
+        told = scraped(daemon)
+        assert [told[f'unikernel_shim_adopted_total{{kind="{kind}"}}'] for kind in ("unikernel", "container")] == [1, 2]
 
         assert served(node, pod.address)["boot"] == boot
         for sandbox in (pod, other):
@@ -142,6 +145,11 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
         container = linux(pod, name="guest", attempt=1)
         assert served(node, pod.address)["boot"] != boot
+        told = scraped(daemon)
+        assert [told[f'unikernel_shim_restarts_total{{kind="{kind}"}}'] for kind in ("unikernel", "container")] == [
+            1,
+            1,
+        ]
         cri.stop(container)
         assert cri.wait_exit(container).exit_code in (0, 143)
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout

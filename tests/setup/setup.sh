@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${UNIKERNEL_SHIM_CACHE:-$ROOT/.cache}
 STAMPS=$CACHE/stamps
-ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel kernel-full firecracker)
+ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel kernel-full firecracker prometheus)
 
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(
@@ -158,6 +158,12 @@ step_firecracker() {
     install -m 755 "$scratch"/whole/*/runtime_bundle/linux-x86_64/bin/firecracker "$CACHE/firecracker/firecracker" ||
         fail "what firecracker.lock names holds no Firecracker"
     rm -rf "$scratch"
+}
+
+# What checks the metrics, the alerts and the dashboard as Prometheus reads them. No server is installed or run.
+step_prometheus() {
+    say "unpacking $CODENAME's promtool"
+    unpack "$CODENAME" "$CACHE/prometheus" prometheus -- ./usr/bin/promtool
 }
 
 # fingerprint STEP: what a stamp must say for the step to count as done.

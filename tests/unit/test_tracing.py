@@ -154,7 +154,7 @@ def test_the_name_is_ours_though_containerd_left_its_own(monkeypatch: pytest.Mon
     """containerd puts OTEL_SERVICE_NAME into its environment, which its couriers and so their daemons inherit."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "containerd")
     exporter = InMemorySpanExporter()
-    recorder = tracing.Tracing(SimpleSpanProcessor(exporter), **{"service.instance.id": "k8s.io/s1"})
+    recorder = tracing.Tracing(SimpleSpanProcessor(exporter), more={"service.instance.id": "k8s.io/s1"})
     recorder.phase(Phase.MOUNT).end(0.1, None)
     resource = spans(exporter)["mount"].resource.attributes
     assert (resource["service.name"], resource["service.instance.id"]) == ("unikernel-shim", "k8s.io/s1")
@@ -175,7 +175,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_complaints_are_one_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     lines, now = told(monkeypatch), [1000.0]
-    monkeypatch.setattr(tracing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logger = logging.Logger("any")
     logger.addHandler(tracing.Complaints())
     for seconds in (0, 1, 30, 61, 61):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from shim.events import Queue
+from shim.metrics import Reading
 from shim.network.checking.check import Outcome, Probe
 from shim.process import pidfd
 from shim.sandbox.state import SandboxStatus, Status
@@ -119,7 +121,7 @@ async def test_both_of_prometheus_formats(accept: str) -> None:
     if "openmetrics" not in accept:
         assert kind.startswith("text/plain")
         return
-    families = list(openmetrics(body.decode()))
+    families = list(openmetrics(body.decode()))  # type: ignore[no-untyped-call]  # the client's, without types
     assert any(family.name == "unikernel_shim_guest_reachable" for family in families)
 
 
@@ -127,14 +129,18 @@ async def test_a_node_full_of_pods_is_not_held_up() -> None:
     """The page is written, and the kernel asked, in a thread; one scrape at a time."""
     threads: list[str] = []
     node = Node(sandbox("web", guest()))
-    node.publisher.queues = lambda: threads.append(threading.current_thread().name) or []
     written = node.metrics._written
 
-    def slow(*arguments: object) -> tuple[str, bytes]:
+    def queues() -> list[Queue]:
+        threads.append(threading.current_thread().name)
+        return []
+
+    def slow(readings: Sequence[Reading], accept: str) -> tuple[str, bytes]:
         threads.append(threading.current_thread().name)
         time.sleep(0.05)
-        return written(*arguments)  # type: ignore[arg-type]
+        return written(readings, accept)
 
+    node.publisher.queues = queues
     node.metrics._written = slow  # type: ignore[method-assign]
     scrapes = asyncio.gather(node.page(), node.page())
     turns = 0
