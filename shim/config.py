@@ -20,6 +20,7 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
 _VARIABLE = "UNIKERNEL_SHIM_CONFIG"
 _DAY = 86400  # seconds
+_SHORTEST = 1  # seconds between two checks of a guest that does not answer: so long one may take
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +120,12 @@ class Metrics(Section, frozen=True):
     listen: str = ""
 
 
+class Check(Section, frozen=True):
+    """`every` is how many seconds are between two checks of a guest; 0: it is checked when somebody asks."""
+
+    every: float = 0.0
+
+
 class Tracing(Section, frozen=True):
     """`endpoint` is the collector that traces are sent to, by OTLP over gRPC: http://HOST:PORT, https:// for one with
     TLS, "" for nowhere. `sample` is the share of traces to keep, 0 to 1, of those that begin here: of the others,
@@ -142,6 +149,7 @@ class Config(Section, frozen=True):
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
     storage: Storage = Storage()
+    check: Check = Check()
     metrics: Metrics = Metrics()
     tracing: Tracing = Tracing()
 
@@ -202,6 +210,8 @@ def parse(text: str, name: str) -> Config:
     if config.tracing.endpoint and not _is_collector(config.tracing.endpoint):
         raise InvalidRequest("tracing.endpoint must be http://HOST:PORT or https://HOST:PORT", subject=name)
     # Also what is no number: nan compares with nothing.
+    if config.check.every and not _SHORTEST <= config.check.every <= _DAY:
+        raise InvalidRequest(f"check.every must be 0, or {_SHORTEST} to {_DAY} seconds", subject=name)
     if not 0 <= config.tracing.sample <= 1:
         raise InvalidRequest("tracing.sample must be 0 to 1", subject=name)
     monitors = config.monitors

@@ -47,6 +47,7 @@ from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
 from shim.sandbox.resync import present
+from shim.sandbox.rounds import Rounds
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
@@ -263,7 +264,9 @@ async def _serving(config: Config, metrics: Metrics | None, pod: _Pod | None = N
         metrics.of(sandboxes, checker, publisher)
         scrapes = ScrapeServer(metrics.expose)
         await scrapes.start(config.metrics.listen)
-    sweeping = asyncio.create_task(_sweep(node, pod))
+    background = [asyncio.create_task(_sweep(node, pod))]
+    if config.check.every:
+        background.append(asyncio.create_task(Rounds(sandboxes, checker, config.check.every).run()))
     try:
         await doors.grpc.start(config.grpc_socket)
         await doors.ttrpc.start(config.ttrpc_socket)
@@ -276,7 +279,8 @@ async def _serving(config: Config, metrics: Metrics | None, pod: _Pod | None = N
         )
         yield _Running(sandboxes, publisher, doors)
     finally:
-        sweeping.cancel()
+        for work in background:
+            work.cancel()
         # Monitors live on: the journal lets the next daemon adopt them.
         await asyncio.gather(
             *(door.stop(config.stop_grace) for door in (doors.ttrpc, doors.namespaced, doors.grpc)),

@@ -148,7 +148,7 @@ class Complaints(logging.Handler):
         if now < self._quiet_until:
             self._unsaid += 1
             return
-        _log.warning("spans are lost", why=record.getMessage(), unsaid=self._unsaid)
+        _log.warning("spans cannot be sent", why=record.getMessage(), unsaid=self._unsaid)
         self._quiet_until, self._unsaid = now + _QUIET, 0
 
 
@@ -175,5 +175,6 @@ class Collector:
             _log.warning("the last spans are lost: no collector took them in time")
             # Ends the attempt that is under way; the thread goes with the process.
             self._exporter.shutdown()
+        # What it still complains of has been said.
         self._logger.removeHandler(self._complaints)
-        self._logger.propagate = True
+        self._logger.addHandler(logging.NullHandler())

@@ -22,3 +22,13 @@ def scraped(daemon: Daemon) -> dict[str, float]:
     """Every sample on it, by name and labels as they are written there."""
     lines = [line.rpartition(" ") for line in page(daemon).splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
+
+
+def reachable(daemon: Daemon, name: str) -> dict[str, float]:
+    """The gauge of a pod, by probe."""
+    found = {}
+    for labels, value in scraped(daemon).items():
+        if labels.startswith("unikernel_shim_guest_reachable{") and f'pod="{name}"' in labels:
+            assert 'interface="eth0"' in labels and 'family="ipv4"' in labels
+            found[labels.partition('probe="')[2].partition('"')[0]] = value
+    return found

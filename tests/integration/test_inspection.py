@@ -14,7 +14,7 @@ from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
-from tests.integration.scrape import scraped
+from tests.integration.scrape import reachable, scraped
 from tests.integration.test_grpcurl import grpcurl
 
 pytestmark = pytest.mark.timeout(120)
@@ -31,16 +31,6 @@ def shim(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line as an operator types it."""
     argv = [str(paths.DAEMON), "--config", str(daemon.config), *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-
-
-def reachable(daemon: Daemon, name: str) -> dict[str, float]:
-    """The gauge of a pod, by probe."""
-    found = {}
-    for labels, value in scraped(daemon).items():
-        if labels.startswith("unikernel_shim_guest_reachable{") and f'pod="{name}"' in labels:
-            assert 'interface="eth0"' in labels and 'family="ipv4"' in labels
-            found[labels.partition('probe="')[2].partition('"')[0]] = value
-    return found
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

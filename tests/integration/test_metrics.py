@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import yaml
 
 from tests.integration import images, paths, tender_double
+from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.scrape import page, scraped
+from tests.integration.scrape import page, reachable, scraped
 
 CONTRIB = paths.ROOT / "contrib"
 
@@ -67,6 +69,20 @@ def test_a_node_with_pods(node: Node, containerd: Containerd, daemon: Daemon, cl
         assert now[f"unikernel_shim_rpcs_in_flight{{{waiting}}}"] >= 3
         assert sum(value for name, value in now.items() if name.startswith("unikernel_shim_events_delivered_total")) > 0
         assert sum(value for name, value in now.items() if name.startswith("unikernel_shim_events_queued")) == 0
+
+
+def test_guests_are_checked_unasked() -> None:
+    with fresh_node("m") as node:
+        daemon, containerd = Daemon(node, more="\n[check]\nevery = 1\n"), Containerd(node)
+        with running(daemon), running(containerd):
+            containerd.load(tender_double.image())
+            with containerd.cri.pod("unikernel") as pod:
+                pod.run(tender_double.REFERENCE, args=[f"address={pod.address}"])
+                deadline = time.monotonic() + 10
+                while not (proofs := reachable(daemon, pod.name)):
+                    assert time.monotonic() < deadline, daemon.tail()
+                    time.sleep(0.1)
+                assert proofs == {"guest": 1.0, "gateway": 1.0, "router": 1.0}
 
 
 def test_alerts() -> None:
