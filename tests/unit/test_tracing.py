@@ -160,6 +160,17 @@ def test_the_name_is_ours_though_containerd_left_its_own(monkeypatch: pytest.Mon
     assert (resource["service.name"], resource["service.instance.id"]) == ("unikernel-shim", "k8s.io/s1")
 
 
+async def test_opentelemetrys_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that a courier started may have inherited it from containerd."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    exporter = InMemorySpanExporter()
+    with telemetry.recorded_by(tracing.Tracing(SimpleSpanProcessor(exporter))):
+        await answered({"traceparent": SAMPLED})
+        with telemetry.phase(Phase.EXIT):
+            telemetry.count(Tally.LEFTOVER, "tap")
+    assert spans(exporter) == {}
+
+
 def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
 
