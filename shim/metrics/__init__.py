@@ -33,7 +33,7 @@ class Metrics:
     """All metrics of this process: `instruments` record what happens, `sources` are asked at each scrape."""
 
     def __init__(self) -> None:
-        # The second series that each counter would have, of when it began, is one more line for the same answer: `up`.
+        # A second series of each, of when it began, would say what process_start_time_seconds says already.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the client's one function without types
         self._own = CollectorRegistry()
         self.instruments = Instruments(self._own)
