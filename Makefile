@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration chaos lint format lock proto bench clean distclean install uninstall
+.PHONY: help setup demo test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -52,6 +52,10 @@ format: .cache/unit ## make the formatting what lint wants
 .PHONY: .cache/unit
 .cache/unit:
 	@$(SETUP) venv scripts
+
+docs: .cache/unit ## the pages of docs/ as a site, in build/docs
+	@$(VENV)/python docs/generate.py
+	@$(VENV)/python -m sphinx -q -W --keep-going -b dirhtml -d build/doctrees docs build/docs
 
 proto: .cache/unit ## generate shim/wire from protos/
 	@$(VENV)/python protos/generate.py
