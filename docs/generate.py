@@ -173,8 +173,8 @@ def errors_page() -> str:
         "",
         "An error names what it is about, says what happened, and what to do where that does not follow from it. `…`",
         "stands for what differs from case to case. The code is the one that gRPC and ttrpc carry; whose fault it is",
-        "decides where to look first: `user` the request, `image` the image, `node` this machine, `ours` a bug to report.",
-        "[Operations](operations.md) has what to do by symptom.",
+        "decides where to look first: `user` the request, `image` the image, `node` this machine, `ours` a bug to",
+        "report. [Operations](operations.md) has what to do by symptom.",
     ]
     for room, heading in _ROOMS.items():
         if room not in by_room:
