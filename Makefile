@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
+.PHONY: help setup demo example test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -24,6 +24,9 @@ setup: ## everything test and demo need, on a Debian 12 as root (they do it them
 
 demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod, on a real containerd
 	@PYTHONPATH=. $(VENV)/python -m tests.demo.run
+
+example: setup ## a kernel and an initrd to try things with, in build/example
+	@PYTHONPATH=. $(VENV)/python -m tests.demo.example
 
 test: setup ## every test: unit tests, then real namespaces and real containerd
 	@$(VENV)/python -m pytest tests/unit $(ARGS)
