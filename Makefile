@@ -28,8 +28,9 @@ demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod
 example: setup ## a kernel and an initrd to try things with, in build/example
 	@PYTHONPATH=. $(VENV)/python -m tests.demo.example
 
-test: setup ## every test: unit tests, then real namespaces and real containerd
-	@$(VENV)/python -m pytest tests/unit $(ARGS)
+# The unit tests need nothing of the rest of the set-up, which mostly waits for downloads.
+test: .cache/unit ## every test: unit tests, then real namespaces and real containerd
+	@$(SETUP) & made=$$!; $(VENV)/python -m pytest tests/unit $(ARGS); unit=$$?; wait $$made && exit $$unit
 	@$(VENV)/python -m pytest tests/integration $(ARGS)
 	@$(VENV)/python -m pytest tests/chaos $(ARGS)
 
