@@ -39,9 +39,8 @@ _RESETTING = (
     + bytes.fromhex("bb" + struct.pack("<I", _BASE - 16).hex() + "0f 01 1b  cc")  # mov ebx, zeros; lidt [ebx]; int3
 )
 _HALTING = bytes.fromhex("fa  f4  eb fd")  # halt: cli; hlt, for ever
-_MULTIBOOT = struct.pack(
-    "<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF
-)  # its header, anywhere in the file's first 8 KiB
+# Multiboot's header, which is to be in the file's first 8 KiB: its magic number, no wishes, a checksum.
+_MULTIBOOT = struct.pack("<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF)
 
 
 def code(start: Literal["pvh", "multiboot", "linux"], *, stays: bool = False, loads: bool = False) -> elf.Code:
