@@ -86,6 +86,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     """Which monitor a unikernel's is."""
     powerdown: float = 0.0
     """Seconds its guest is given to power down when asked; 0 where its monitor cannot ask."""
+    machine: bytes = b""
+    """What its monitor is told once it runs (`Booted.boot`); b"" for nothing, and once it has been told."""
     user: int = 0
     """The user the init runs as."""
     plumbing: PodPlan | None = None

@@ -22,6 +22,7 @@ from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
+from shim.sandbox.booting import booted
 from shim.sandbox.disks import Provided, provide
 from shim.sandbox.nics import match
 from shim.sandbox.node import Node
@@ -78,7 +79,7 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
                 remedy="build it with one, or set io.unikernel.network to auto",
             )
         return Plumbed()
-    by_name = await monitor.attaches_by_name()
+    by_name, sent = await monitor.attaches_by_name(), booted(monitor)
     begun = time.monotonic()
     async with await PodNetwork.open(Path(netns)) as network:
         layout = await network.layout()
@@ -89,7 +90,12 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             layout,
             seed=record.sandbox,
             dataplane=image.dataplane or node.config.network.dataplane,
-            tap=TapOptions(vnet_hdr=monitor.vnet_hdr, persistent=by_name, owner=record.user if by_name else None),
+            tap=TapOptions(
+                vnet_hdr=monitor.vnet_hdr,
+                by_name=by_name,
+                persistent=by_name or sent,
+                owner=record.user if by_name else None,
+            ),
             interfaces=tuple(nic.interface for nic in nics),
         )
         notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
@@ -97,14 +103,18 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
-        taps = await network.apply(plan)
+        taps = tuple(await network.apply(plan))
+        if sent:
+            # Whoever boots the guest opens them by name: that may be another daemon.
+            close_all(taps)
+            taps = ()
         # Whatever is journalled next carries it there.
         record.plumbing = PodPlan(netns=netns, plan=plan, took=time.monotonic() - begun)
     return Plumbed(
         interfaces=plan.guest,
         devices=tuple(nic.device for nic in nics),
         names=tuple(nic.tap for nic in plan.nics),
-        taps=tuple(taps),
+        taps=taps,
     )
 
 
@@ -155,10 +165,11 @@ async def prepare(
         record.monitor = monitor.name
         record.powerdown = patience(monitor.powerdown, rewrite.termination_grace(spec))
         control = None
-        if record.powerdown:
+        if record.powerdown or booted(monitor):
             control = _FIRST_FD + len(descriptors)
             descriptors += (listen(own),)
         launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
+        record.machine = launch.machine
         rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
     except BaseException:
         close_all(descriptors)
