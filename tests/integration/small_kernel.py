@@ -21,6 +21,8 @@ _STARTING = {
     "multiboot": bytes.fromhex("8b 5b 10"),  # mov ebx, [ebx + 16]: cmdline
     "linux": bytes.fromhex("8b 9e 28 02 00 00"),  # mov ebx, [rsi + 0x228]: cmd_line_ptr
 }
+# Writing back what each page begins with: or byte ptr [eax], 0 from 0 on, up to the number in between.
+_TOUCHING = bytes.fromhex("31 c0  b9"), bytes.fromhex("80 08 00  05 00100000  39 c8  72 f4")
 _PRINTING = bytes.fromhex(
     "66 ba f8 03"  # mov dx, 0x3f8: the first UART's data register
     "8a 03"  # next: mov al, [ebx]
@@ -43,14 +45,19 @@ _HALTING = bytes.fromhex("fa  f4  eb fd")  # halt: cli; hlt, for ever
 _MULTIBOOT = struct.pack("<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF)
 
 
-def code(start: Literal["pvh", "multiboot", "linux"], *, stays: bool = False, loads: bool = False) -> elf.Code:
+def code(
+    start: Literal["pvh", "multiboot", "linux"], *, stays: bool = False, loads: bool = False, touches: int = 0
+) -> elf.Code:
     """What it does, for a file that is entered so. `stays`: it halts at last; `loads`: it is a multiboot loader, and
-    prints how the program that it is to load begins."""
-    data = (_LOADING if loads else b"") + _STARTING[start] + _PRINTING + (_PRINTING_LOADED if loads else b"")
+    prints how the program that it is to load begins; `touches`: MiB that it writes to first, in 32-bit mode."""
+    data = (_LOADING if loads else b"") + _STARTING[start]
+    data += struct.pack("<I", touches << 20).join(_TOUCHING) if touches else b""
+    data += _PRINTING + (_PRINTING_LOADED if loads else b"")
     data += (b"" if stays else _RESETTING) + _HALTING
     return elf.Code(data + bytes(-len(data) % 4) + (_MULTIBOOT if start == "multiboot" else b""), _BASE)
 
 
-def kernel(*, stays: bool = False) -> bytes:
-    """One that is entered by PVH and says nothing of a family: a Linux kernel, as far as its headers go."""
-    return elf.image([elf.pvh(_BASE)], code=code("pvh", stays=stays))
+def kernel(*, stays: bool = False, touches: int = 0) -> bytes:
+    """One that is entered by PVH and says nothing of a family: a Linux kernel, as far as its headers go. `touches`: it
+    writes to each page of so many MiB first, 3072 at most, behind which a machine has its devices."""
+    return elf.image([elf.pvh(_BASE)], code=code("pvh", stays=stays, touches=touches))

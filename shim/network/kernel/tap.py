@@ -65,8 +65,12 @@ def open_tap(name: str, index: int, *, vnet_hdr: bool = False) -> int:
 
     Raises OSError: ENODEV where there is no such tap, EBUSY where it is taken.
     """
-    # The kernel would make one that is not there. What takes its name meanwhile is another of the pod's, and refused.
-    if socket.if_nametoindex(name) != index:
+    # The kernel would make one that is not there, and what else has its name is not ours.
+    try:
+        there = socket.if_nametoindex(name) == index
+    except OSError:  # which says no more
+        there = False
+    if not there:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
     descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

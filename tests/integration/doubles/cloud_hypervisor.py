@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tests.integration.doubles.guest import VNET_HEADER, Guest
@@ -120,13 +121,13 @@ class Monitor:
     def act(self, action: str, told: Any, files: list[int]) -> Any:
         """The answer to a request, None for no content. Raises Refusal."""
         try:
-            work = {
+            work: Callable[[Any, list[int]], Any] = {
                 "GET vm.info": self.info,
                 "PUT vm.create": self.create,
                 "PUT vm.add-net": self.add_net,
                 "PUT vm.boot": self.boot,
                 "PUT vm.power-button": self.power_button,
-                "PUT vmm.shutdown": lambda told, files: os._exit(0),
+                "PUT vmm.shutdown": self.shutdown,
             }[action]
         except KeyError:
             raise Refusal(404, "Not Found") from None
@@ -196,6 +197,10 @@ class Monitor:
         """vm_power_button(); the guest's end follows."""
         if self.guest is None:
             raise Refusal(500, "Error from API", "The VM is not running")
+
+    def shutdown(self, told: Any, files: list[int]) -> None:
+        """vmm_shutdown()."""
+        os._exit(0)
 
     def stall(self, action: str) -> None:
         """Say no more on this connection, and do nothing."""
@@ -273,8 +278,8 @@ def main(version: str) -> None:
     monitor = Monitor(int(version.lstrip("v").split(".")[0]))
     kept = []  # connections that were answered nothing
     while True:
-        taps = monitor.guest.taps if monitor.guest else []
-        for ready in select.select([*taps, listening], (), ())[0]:
+        watched: list[int | socket.socket] = [*(monitor.guest.taps if monitor.guest else ()), listening]
+        for ready in select.select(watched, (), ())[0]:
             if isinstance(ready, int):
                 assert monitor.guest is not None
                 monitor.guest.hear(ready)

@@ -1,7 +1,7 @@
 """The guest behind a double's taps. Standard library only: it runs in a monitor's root.
 
-It answers ARP, ping and UDP's echo (RFC 862) on its first NIC, at the address that the kernel's own `ip=` names for eth0
-on its command line, which it prints first.
+It answers ARP, ping and UDP's echo (RFC 862) on its first NIC, at the address that the kernel's own `ip=` has for eth0
+on its command line. It prints that line first.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Api:
         self.refusing: dict[str, bytes] = {}
 
     def answer(self, action: str, body: bytes, files: list[tuple[int, int]]) -> bytes:
-        told = msgspec.json.decode(body) if body else None
+        told: Any = msgspec.json.decode(body) if body else None
         self.asked.append((action, told, files))
         if action in self.refusing:
             return self.refusing[action]
