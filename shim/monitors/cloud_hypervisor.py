@@ -149,8 +149,7 @@ class CloudHypervisor:
         self._versions = Versions(self.name, _OLDEST, run)
 
     def overhead(self, memory: int) -> int:
-        """Not measured: there is none here. Its own is that of a Rust program with a few threads, twice that; for
-        KVM's page tables what was seen of others (docs/runtimeclass.md)."""
+        """A bound, not measured: there is none here (docs/runtimeclass.md has the reason)."""
         return 48 + math.ceil(memory / 128)
 
     async def attaches_by_name(self) -> bool:

@@ -178,16 +178,16 @@ async def test_spt(run: Run, tmp_path: Path, memory: int) -> None:
     await show("spt", launch, memory, spt.overhead(memory))
 
 
-@pytest.mark.parametrize("memory", [128, 1024, 2048])
-async def test_firecracker(run: Run, tmp_path: Path, memory: int) -> None:
+@pytest.mark.parametrize(("memory", "cpus"), [(128, 1), (128, 32), (1024, 1), (2048, 1)])
+async def test_firecracker(run: Run, tmp_path: Path, memory: int, cpus: int) -> None:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("/dev/kvm is missing: Firecracker not run")
     kernel, written = tmp_path / "kernel", tmp_path / CONFIG.name
     kernel.write_bytes(small_kernel.kernel(touches=memory))
     program = paths.cached("firecracker", "firecracker")
     firecracker = Firecracker(config.Firecracker(path=os.fspath(program)), run)
-    launch = await firecracker.launch(Machine(kernel=kernel, memory=memory, words=("guest:", "done")))
+    launch = await firecracker.launch(Machine(kernel=kernel, memory=memory, cpus=cpus, words=("guest:", "done")))
     written.write_bytes(launch.files[CONFIG])
     argv = tuple(os.fspath(written) if word == str(CONFIG) else word for word in launch.argv)
     launch = msgspec.structs.replace(launch, argv=argv)
-    await show("firecracker", launch, memory, firecracker.overhead(memory))
+    await show(f"firecracker, {cpus} processors", launch, memory, firecracker.overhead(memory))
