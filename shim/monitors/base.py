@@ -51,7 +51,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     `kind` is the machine asked for, among those that the monitor has ("" for its own choice). `control` is the number,
     in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors. `clock`
     is the word by which the guest's kernel takes the rate of its processor's counter, in kHz, from a monitor that knows
-    it ("" where it has none).
+    it ("" where it has none). `deaf` says that the kernel can be started by PVH, and then reads no command line.
     """
 
     kernel: Path
@@ -64,6 +64,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     cpus: int = 1
     clock: str = ""
+    deaf: bool = False
     control: int | None = None
 
 

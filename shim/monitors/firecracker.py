@@ -34,6 +34,8 @@ CONFIG = Path("/unikernel/firecracker.json")
 
 # Since then its log, which goes to the guest's console, can be kept quiet (src/firecracker/src/main.rs, "level").
 _OLDEST = (1, 5)
+# Since then a kernel that has a PVH note is started by that (CHANGELOG.md, 1.12.0), before it was by Linux's protocol.
+_STARTS_BY_PVH = (1, 12)
 # Since then it tells the guest a NIC's MTU (CHANGELOG.md, 1.16.0); older ones refuse a key that they do not know.
 _TELLS_MTU = (1, 16)
 # Bytes of the command line (src/vmm/src/arch/*/layout.rs, CMDLINE_MAX_SIZE), and of what Firecracker puts there itself:
@@ -128,6 +130,13 @@ class Firecracker:
         program = await asyncio.to_thread(locate, self._path, self.name)
         version = await self._versions.of(program)
         limits.check(machine, self)
+        if machine.deaf and version >= _STARTS_BY_PVH:
+            raise Unsupported(
+                f"Firecracker {version[0]}.{version[1]} starts this kernel by PVH, and so it reads no command line: it "
+                "would know neither its address nor its arguments",
+                subject=str(program),
+                remedy="install Firecracker 1.5 to 1.11 for it; it runs on no other monitor",
+            )
         attached = bool(machine.nics)
         return Launch(
             # Its log goes to the guest's console; what it cannot do it says on stderr, at whatever level.

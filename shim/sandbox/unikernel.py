@@ -12,6 +12,7 @@ from shim import log
 from shim.errors import ImageFault, NetworkFault
 from shim.guests import linux
 from shim.guests.base import GuestSpec, check_versions
+from shim.guests.nanos import Nanos
 from shim.monitors.base import Launch, Machine, Monitor, Nic
 from shim.monitors.control import listen
 from shim.network.addressing.interfaces import candidates
@@ -38,6 +39,8 @@ _MIB = 1 << 20
 _FIRST_FD = 3  # the first descriptor after the standard streams (runc and crun, --preserve-fds)
 # The word by which a family's kernel is told its processor's rate.
 _CLOCKS = {"linux": linux.CLOCK}
+# The families whose kernels read no command line where they are started by PVH (docs/guests/nanos.md).
+_DEAF = frozenset({Nanos.name})
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,6 +255,8 @@ async def _launch(
             directories=storage.directories,
             kind=image.kind,
             clock=_CLOCKS.get(image.guest, ""),
+            # An ELF file counts as Linux's by its PVH note.
+            deaf=image.guest in _DEAF and image.kernel.family == "linux",
             control=control,
         )
     )
