@@ -23,6 +23,7 @@ from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.image import Unikernel
 from shim.oci.rootfs import Mount, block_device, unchanged_layers, unmount_all
 from shim.oci.volumes import Bind, Role, binds, block_devices
+from shim.process.boot import boot_id
 from shim.sandbox.files import parse_resolv_conf
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
@@ -52,7 +53,6 @@ _DEVICES = Path("/dev")
 _IN_MEMORY = ("tmpfs", "ramfs")
 _SMALL = 1 << 16  # bytes of a resolv.conf
 _ALIGNED = 4  # of the archives in an initrd (Documentation/driver-api/early-userspace/buffer-format.rst)
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Provided(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class Provided(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_boot(directory: Path) -> Path:
     """The directory in `directory` for disks that are containers' own: none outlives the machine's uptime."""
-    return directory / "disks" / _BOOT.read_text().strip()
+    return directory / "disks" / boot_id()
 
 
 def sweep(directory: Path) -> None:
