@@ -17,7 +17,7 @@ import msgspec
 
 from shim import log
 from shim.errors import InvalidRequest, NodeFault
-from shim.guests.base import Dns, Volume
+from shim.guests.base import Dns, Guest, Volume
 from shim.monitors.base import Disk, SharedDirectory
 from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.image import Unikernel
@@ -100,6 +100,12 @@ def root_of(directory: Path, spec: rewrite.Spec, mounts: tuple[Mount, ...]) -> R
     )
 
 
+def takes_root(image: Unikernel, guest: Guest) -> bool:
+    """Whether the container's root file system may become the guest's without anybody asking: else it need not be
+    looked through, however large it is."""
+    return bool(guest.roots) and image.initrd is None
+
+
 def is_bare(directory: Path, image: Unikernel) -> bool:
     """Whether there is no file in the image but the kernel and what goes with it; blocks, for as long as it takes to
     find another."""
@@ -120,7 +126,8 @@ async def provide(
     guest, monitor = node.guests[image.guest], node.monitors[image.monitor]
     mounted = binds(spec)
     contents = await in_thread(_look_at, mounted)
-    root = msgspec.structs.replace(root, is_bare=await in_thread(is_bare, root.directory, image))
+    if takes_root(image, guest):
+        root = msgspec.structs.replace(root, is_bare=await in_thread(is_bare, root.directory, image))
     storage = decide(image, root, contents, block_devices(spec), abilities(guest, monitor))
     for note in storage.notes:
         _log.info("not all of the container's storage is its guest's", container=record.container, note=note)
