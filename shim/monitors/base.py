@@ -14,9 +14,9 @@ from shim.process.spawn import Completed
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC of the guest.
 
-    `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace, `vhost` the number of the
-    NIC's vhost-net descriptor (None without one); `device` is the name by which a kernel's manifest calls it ("" where
-    the kernel has none).
+    `fd` is the tap's number in the monitor's process, where that inherits it, `tap` its name in the pod's namespace,
+    `vhost` the number of the NIC's vhost-net descriptor (None without one); `device` is the name by which a kernel's
+    manifest calls it ("" where the kernel has none).
     """
 
     fd: int

@@ -47,8 +47,9 @@ class Life:
         them it is the tender's double, with a disk."""
         self.node, self.site = node, site
         self.base = node.base / "life"
-        #: What the unikernel says.
+        #: What a unikernel of the test's own says.
         self.console = self.base / "console"
+        self._heard = guest is not None
         for name in (ORDINARY, GUEST):
             (self.base / name / "image").mkdir(parents=True)
             (self.base / name / "rootfs").mkdir()
@@ -107,7 +108,7 @@ class Life:
     def create(self, door: Door, name: str) -> int:
         """Create one of the containers; its pid."""
         rootfs = [{"type": "bind", "source": str(self.base / name / "image"), "options": ["rbind", "ro"]}]
-        console = f"file://{self.console}" if name == GUEST else ""
+        console = f"file://{self.console}" if name == GUEST and self._heard else ""
         return int(door.task("Create", id=name, bundle=str(self.base / name), rootfs=rootfs, stdout=console).pid)
 
     def live(self, door: Door) -> None:

@@ -58,7 +58,7 @@ class OpenMacvtap(LocalOperation, frozen=True):
         return self.open()
 
     def open(self) -> int:
-        """A descriptor of the device, of which there may be one at a time."""
+        """A descriptor of the device; see `tap.open_macvtap`."""
         from shim.network.kernel.tap import open_macvtap
 
         return open_macvtap(self.link, vnet_hdr=self.vnet_hdr)
