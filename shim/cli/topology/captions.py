@@ -6,6 +6,7 @@ guest to the router, as it was in one column and as it is in the other, so that 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -75,10 +76,12 @@ class Row(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One interface. Without `compared` there is but one column, `now`."""
+    """One interface. Without `compared` there is but one column, `now`. `identity` is by what the network knows the
+    guest: its MAC and its addresses, wherever they stand."""
 
     title: str
     compared: bool
+    identity: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
@@ -114,7 +117,25 @@ def _section(now: Chain, before: Chain | None, faults: Sequence[Fault]) -> Secti
         above = roles[roles.index("interface") - 1] if "interface" in roles else roles[-1]
         left[above] = left.pop("stack")
     rows = tuple(Row(places[role], left.get(role, Cell()), right[role]) for role in roles)
-    return Section(title, before is not None, rows)
+    return Section(title, before is not None, _identity(now), rows)
+
+
+def _identity(chain: Chain) -> tuple[str, ...]:
+    guest = next((element for element in chain.elements if element.sort == "guest"), None)
+    if guest is None:
+        return ()
+    return tuple(filter(None, (guest.mac, *(address.partition("/")[0] for address in guest.addresses))))
+
+
+def pieces(value: str, identity: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """`value` in pieces, and whether each is of the guest's identity."""
+    if not identity:
+        yield value, False
+        return
+    alternatives = "|".join(re.escape(word) for word in identity)
+    for position, piece in enumerate(re.split(rf"(?<![\w.:])({alternatives})(?![\w:]|\.\d)", value)):
+        if piece:
+            yield piece, position % 2 == 1
 
 
 def _role(element: Element) -> str:
@@ -189,7 +210,7 @@ def _lines(element: Element, state_is_wrong: bool) -> Iterator[_Draft]:
 
 def width_of(text: str) -> int:
     """How many cells of a fixed-width font it takes at most."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WFA" and ord(char) > 0xFF else 1 for char in text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def fold(text: str, width: int) -> list[str]:

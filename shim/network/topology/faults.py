@@ -23,17 +23,14 @@ _AGAIN = "end the unikernel: its pod's network is put back, and plumbed anew for
 def find(netns: str, planned: Planned, chain: Chain, seen: Seen, beyond: Beyond) -> tuple[Fault, ...]:
     """All faults of one interface of the namespace at `netns`, by the ids of `chain`."""
     finder = _Finder(netns, planned, chain, seen, beyond)
-    return tuple(
-        fault
-        for faults in (
-            finder.tap(),
-            finder.bridge(),
-            finder.ports(),
-            finder.interface(),
-            finder.programs(),
-            finder.node(),
-        )
-        for fault in faults
+    return (
+        *finder.tap(),
+        *finder.programs(),
+        *finder.bridge(),
+        *finder.ports(),
+        *finder.interface(),
+        *finder.node(),
+        *finder.sizes(),
     )
 
 
@@ -55,9 +52,6 @@ class _Finder:
         elif tap.kind == "tun" and not tap.carrier:
             sentence = f"nobody has {tap.name} open: the monitor has ended, or has not begun"
             yield self._fault("tap-not-open", "guest-tap", sentence, "read the monitor's last words with inspect")
-        if nic.mtu and tap.mtu != nic.mtu:
-            sentence = f"{tap.name} has an MTU of {tap.mtu}, and the guest was told {nic.mtu}"
-            yield self._fault("tap-mtu", "tap", sentence, self._set(tap, f"mtu {nic.mtu}"), field="mtu")
         if self._link is not None and nic.dataplane == "macvtap" and tap.parent != self._link.index:
             yield self._fault("no-macvtap", "tap-interface", f"{tap.name} is not on {self._link.name}", _AGAIN)
 
@@ -71,9 +65,6 @@ class _Finder:
             return
         if not bridge.up:
             yield self._down("bridge-down", "bridge", bridge)
-        if nic.mtu and bridge.mtu < nic.mtu:
-            sentence = f"{bridge.name} has an MTU of {bridge.mtu}, less than the {nic.mtu} that the guest was told"
-            yield self._fault("bridge-mtu", "bridge", sentence, self._set(bridge, f"mtu {nic.mtu}"), field="mtu")
         if nic.mac and any(each.mac == nic.mac and each.link == nic.index for each in self._seen.forwarding):
             sentence = f"{bridge.name} has learned the guest's MAC {nic.mac} behind {nic.name}, and sends it there"
             remedy = self._in_pod(f"bridge fdb del {nic.mac} dev {nic.name} master")
@@ -125,10 +116,6 @@ class _Finder:
                 self._set(link, f"address {self._planned.mac}"),
                 field="mac",
             )
-        if link.mtu < nic.mtu:
-            sentence = f"{link.name} has an MTU of {link.mtu}, less than the {nic.mtu} that the guest was told"
-            remedy = self._set(link, f"mtu {nic.link_mtu or nic.mtu}")
-            yield self._fault("interface-mtu", "interface", sentence, remedy, field="mtu")
         for address in (str(each) for each in self._seen.layout.addresses if each.link == link.index):
             if address in self._planned.addresses:
                 sentence = f"{link.name} still holds {address}: the pod's own stack answers in the guest's place"
@@ -155,11 +142,11 @@ class _Finder:
         for element in self._chain.elements:
             for program in element.programs if element.state != "missing" else ():
                 if not program.there:
-                    sentence = f"the program {program.name} is gone from {element.name}'s {program.place}"
+                    where = f"{element.name}'s {program.place}"
                     yield self._fault(
                         "program-missing",
                         element.id.rpartition(":")[2],
-                        f"{sentence}: nobody does its work, {program.does}",
+                        f"the program {program.name} is gone from {where}, and its work is not done: {program.does}",
                         _AGAIN,
                         field="programs",
                         value=f"{program.place} {program.name}",
@@ -172,9 +159,6 @@ class _Finder:
         if not peer.up:
             sentence = f"{peer.name}, which {link.name} leads to, is down"
             yield self._fault("peer-down", "peer", sentence, f"ip link set {peer.name} up", field="state")
-        if link.kind == "veth" and peer.mtu != link.mtu:
-            sentence = f"{peer.name} has an MTU of {peer.mtu}, and {link.name} has {link.mtu}"
-            yield self._fault("peer-mtu", "peer", sentence, f"ip link set {peer.name} mtu {link.mtu}", field="mtu")
         if switch is not None:
             if not switch.up:
                 remedy = f"ip link set {switch.name} up"
@@ -221,6 +205,20 @@ class _Finder:
             else:
                 continue
             yield self._fault(code, role, sentence, remedy, field="neighbours", value=entry.address)
+
+    def sizes(self) -> Iterator[Fault]:
+        """MTUs: last, as small packets pass all the same."""
+        told, link, peer = self._nic.mtu, self._link, self._beyond.peer
+        if told and self._tap is not None and self._tap.mtu != told:
+            sentence = f"{self._tap.name} has an MTU of {self._tap.mtu}, and the guest was told {told}"
+            yield self._fault("tap-mtu", "tap", sentence, self._set(self._tap, f"mtu {told}"), field="mtu")
+        for role, device, wanted in (("bridge", self._bridge, told), ("interface", link, self._nic.link_mtu or told)):
+            if device is not None and device.mtu < told:
+                sentence = f"{device.name} has an MTU of {device.mtu}, less than the {told} that the guest was told"
+                yield self._fault(f"{role}-mtu", role, sentence, self._set(device, f"mtu {wanted}"), field="mtu")
+        if link is not None and peer is not None and link.kind == "veth" and peer.mtu != link.mtu:
+            sentence = f"{peer.name} has an MTU of {peer.mtu}, and {link.name} has {link.mtu}"
+            yield self._fault("peer-mtu", "peer", sentence, f"ip link set {peer.name} mtu {link.mtu}", field="mtu")
 
     def _down(self, code: str, role: str, link: Link) -> Fault:
         return self._fault(code, role, f"{link.name} is down", self._set(link, "up"), field="state")
