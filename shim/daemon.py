@@ -320,7 +320,7 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
         InspectionService(sandboxes, checker),
-        cancellable={"List", "Inspect", "Check"},
+        cancellable={"List", "Inspect", "Check", "Topology"},
     )
     streaming = from_descriptor(
         services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],

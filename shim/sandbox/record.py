@@ -61,6 +61,8 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     took: float = 0.0
     """Seconds from the first look at the namespace until all was plumbed; 0 where that is not known."""
+    dns: Dns = Dns()
+    """The name servers that its guest is told, as far as its family can be."""
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True):

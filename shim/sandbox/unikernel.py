@@ -160,6 +160,8 @@ async def prepare(
     # Before the network: what may take long, or be refused, must not cost the pod its address meanwhile.
     storage = await provide(node, record, spec, image, root)
     network = await plumb(node, record, image, netns, monitor)
+    if record.plumbing is not None:
+        record.plumbing = msgspec.structs.replace(record.plumbing, dns=storage.dns)
     descriptors = network.taps
     try:
         vhost = await monitor.open_vhost(len(network.interfaces))

@@ -6,7 +6,7 @@ Every line is exactly as wide as asked. Colour only underlines what words say.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shim.cli.terminal import plain
 from shim.cli.topology.captions import (
@@ -26,6 +26,9 @@ from shim.cli.topology.captions import (
     width_of,
 )
 from shim.network.topology.model import Place, Topology
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 #: The narrowest drawing, and the narrowest and widest column: an IPv6 address with its name fits, and a line that is
 #: longer than that is hard to read.
@@ -94,6 +97,15 @@ def draw(topology: Topology, width: int, pen: Pen = BOXES) -> list[Spans]:
 def as_text(lines: list[Spans]) -> str:
     """The lines without style, each with its end."""
     return "".join("".join(span.text for span in line).rstrip() + "\n" for line in lines)
+
+
+def styled(lines: list[Spans]) -> Text:
+    """The lines for a terminal, the last one without its end."""
+    from rich.text import Text
+
+    return Text("\n", end="", no_wrap=True, overflow="crop").join(
+        Text.assemble(*((span.text, span.style) for span in line)) for line in lines
+    )
 
 
 def _hanging(head: str, text: str, width: int, style: str) -> list[Spans]:

@@ -15,7 +15,7 @@ from shim.network.kernel.namespace import Namespace
 from shim.network.plan import Plan
 from shim.network.topology import chains, faults
 from shim.network.topology.chains import Holder
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Chain, Fault, Topology
 from shim.network.topology.planned import Planned, guessed, planned
 from shim.network.topology.reading import Question, read_node, read_pod
 from shim.network.topology.seen import Beyond, Further, Seen
@@ -43,7 +43,7 @@ async def survey(pod: Namespace, subject: Subject, node: Namespace | None = None
 def questions(seen: Seen, plan: Plan | None) -> tuple[Question, ...]:
     """What is to be asked on the node: of each interface in the picture that is there."""
     told = {nic.index: (nic.address, nic.address6) for nic in plan.nics} if plan is not None else {}
-    found = []
+    found: list[Question] = []
     for link in (seen.link(index) for index in _interfaces(seen, plan)):
         if link is None:
             continue
@@ -67,7 +67,9 @@ def assemble(netns: str, subject: Subject, seen: Seen, beyond: Mapping[int, Beyo
             plumbed=False,
             now=tuple(chains.plain(link, seen, beyond.get(link.index, Beyond())) for link in links),
         )
-    before, now, found = [], [], []
+    before: list[Chain] = []
+    now: list[Chain] = []
+    found: list[Fault] = []
     for each in wanted:
         side = beyond.get(each.nic.index, Beyond())
         chain = chains.now(each, seen, side, subject.holder)

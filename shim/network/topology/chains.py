@@ -213,7 +213,7 @@ def _node(nic: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list
         return [], []
     on_parent = link.kind in ON_A_PARENT
     sort: Join = "parent" if on_parent else "veth"
-    words = f"{link.kind} on it" if on_parent else f"{link.kind} pair"
+    words = f"a {link.kind} on it" if on_parent else f"{link.kind} pair"
     peer = beyond.peer
     whole = link.up and peer is not None and peer.up
     joint = Joint(
@@ -249,7 +249,7 @@ def _node(nic: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list
 
 
 def _on_node(nic: str, role: str, link: Link, beyond: Beyond) -> Element:
-    learned = ()
+    learned: tuple[Learned, ...] = ()
     if role == "switch":
         behind = beyond.peer.index if beyond.peer is not None else 0
         learned = tuple(
@@ -353,5 +353,5 @@ def _joint(planned: Planned, upper: str, lower: str, sort: Join, words: str, *, 
 
 def _own(nic: str) -> Joint:
     return Joint(
-        id=f"{nic}:stack-interface", upper=f"{nic}:stack", lower=f"{nic}:interface", sort="stack", words="its own"
+        id=f"{nic}:stack-interface", upper=f"{nic}:stack", lower=f"{nic}:interface", sort="stack", words="in use"
     )

@@ -24,6 +24,7 @@ from shim.network.operations.base import neighbour_message
 from shim.network.topology.seen import (
     ON_A_PARENT,
     Beyond,
+    Forwarding,
     Further,
     Seen,
     parse_filters,
@@ -135,7 +136,7 @@ def _beyond(netlink: Netlink, pod: Namespace, question: Question) -> Beyond:
             return Beyond()
     switch = _link(netlink, peer.master)
     places = [each for each in (peer, switch) if each is not None]
-    forwarding = ()
+    forwarding: tuple[Forwarding, ...] = ()
     ports: Mapping[int, str] = {}
     if switch is not None and switch.kind == "bridge":
         forwarding = parse_forwarding(_dump_forwarding(netlink, switch.index))
