@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
+.PHONY: help setup demo example pictures test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -63,6 +63,9 @@ docs: .cache/unit ## the pages of docs/ as a site, in build/docs
 
 proto: .cache/unit ## generate shim/wire from protos/
 	@$(VENV)/python protos/generate.py
+
+pictures: .cache/unit ## draw docs/pictures anew, and what tests compare drawings with
+	@$(VENV)/python -m tests.unit.cli.topology.pictures
 
 bench: setup ## how long a pod takes against runc's, plumbing against ip(8), a guest's packets against a bare veth's
 	@$(SETUP) bench

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: The narrowest drawing, and the narrowest and widest column: an IPv6 address with its name fits, and a line that is
 #: longer than that is hard to read.
-_LEAST, _COLUMN, _WIDEST = 24, 44, 76
+_LEAST, _COLUMN, _WIDEST = 32, 44, 76
 _GAP = 3
 _NAME = 9  # the longest name of a line
 
@@ -216,27 +216,30 @@ def _box(card: Card, width: int, pen: Pen, *, entered: bool, left: bool) -> Iter
 
 
 def _line(line: Line, inner: int, pen: Pen) -> Iterator[Spans]:
-    value = line.value + _marked(line.faults, pen)
+    room = inner - _NAME - 1
     style = "bad" if line.faults else ""
-    for position, text in enumerate(fold(value, inner - _NAME - 1)):
+    for position, text in enumerate(_marked(fold(line.value, room), line.faults, room, pen)):
         name = line.name if not position else ""
-        yield (
-            Span(f"{name:<{_NAME}} ", "bad" if line.faults else "quiet"),
-            Span(_padded(text, inner - _NAME - 1), style),
-        )
+        yield Span(f"{name:<{_NAME}} ", style or "quiet"), Span(_padded(text, room), style)
 
 
 def _wire(wire: Wire, width: int, pen: Pen) -> Iterator[Spans]:
     axis = _axis(width)
+    room = width - axis - 2
     style = "bad" if wire.faults or not wire.whole else ""
-    for position, text in enumerate(fold(wire.words + _marked(wire.faults, pen), width - axis - 2)):
+    for position, text in enumerate(_marked(fold(wire.words, room), wire.faults, room, pen)):
         sign = pen.down if wire.whole or position else pen.broken
-        yield Span(" " * axis), Span(sign, style), Span(_padded(f" {text}", width - axis - 1), style or "quiet")
+        yield Span(" " * axis), Span(sign, style), Span(_padded(f" {text}", room + 1), style or "quiet")
 
 
-def _marked(faults: tuple[int, ...], pen: Pen) -> str:
-    """The word by which a line shows its faults."""
-    return f" {pen.arrow} fault {', '.join(map(str, faults))}" if faults else ""
+def _marked(lines: list[str], faults: tuple[int, ...], room: int, pen: Pen) -> list[str]:
+    """The lines with the words by which their faults are marked, on the last one where there is room."""
+    if not faults:
+        return lines
+    mark = f"{pen.arrow} fault {', '.join(map(str, faults))}"
+    if width_of(lines[-1]) + 1 + width_of(mark) <= room:
+        return [*lines[:-1], f"{lines[-1]} {mark}"]
+    return [*lines, *fold(mark, room)]
 
 
 def _padded(text: str, width: int) -> str:

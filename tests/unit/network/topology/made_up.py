@@ -55,7 +55,7 @@ class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
         assert found is not None
         return found
 
-    def with_link(self, name: str, **fields: Any) -> MadeUp:
+    def with_link(self, name: str, /, **fields: Any) -> MadeUp:
         """One of the pod's interfaces changed."""
         links = tuple(replaced(link, **fields) if link.name == name else link for link in self.seen.layout.links)
         return self.with_layout(links=links)
