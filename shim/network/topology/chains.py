@@ -97,18 +97,13 @@ def before(planned: Planned, seen: Seen, beyond: Beyond) -> Chain:
 
 def plain(link: Link, seen: Seen, beyond: Beyond) -> Chain:
     """An interface that is not plumbed, as it is."""
-    routes = (
-        route
-        for route in seen.layout.routes
-        if route.through(link.index) and route.kind == "unicast" and route.destination != "fe80::/64"
-    )
     stack = Element(
         id=f"{link.name}:stack",
         sort="stack",
         place="pod",
         owner="pod",
         name="the pod's own stack",
-        routes=tuple(str(route) for route in sorted(routes, key=lambda route: not route.default)),
+        routes=_routes(seen, link),
     )
     interface = Element(
         id=f"{link.name}:interface",
@@ -283,6 +278,20 @@ def _common(link: Link) -> dict[str, Any]:
 def _addresses(seen: Seen, link: Link) -> tuple[str, ...]:
     found = (str(each) for each in seen.layout.addresses if each.link == link.index)
     return tuple(sorted(found, key=lambda text: ":" in text))
+
+
+def _routes(seen: Seen, link: Link) -> tuple[str, ...]:
+    """Those that the pod's own stack has by the interface, those by which everything goes first."""
+    found: list[tuple[bool, str]] = []
+    for route in seen.layout.routes:
+        if not route.through(link.index) or route.kind != "unicast" or route.destination == "fe80::/64":
+            continue
+        by_kernel = route.protocol == rt.RTPROT_KERNEL
+        if by_kernel and route.network().prefixlen == route.network().max_prefixlen:
+            continue  # an address of its own
+        # Of what the kernel makes by itself, all but the network is its habit.
+        found.append((not route.default, route.destination if by_kernel else str(route)))
+    return tuple(dict.fromkeys(text for _, text in sorted(found, key=lambda each: (each[0], ":" in each[1]))))
 
 
 def _programs(
