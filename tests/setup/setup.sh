@@ -18,6 +18,7 @@ PACKAGES=(
     busybox-static # the guest's and the ordinary pods' user land
     containernetworking-plugins iproute2 iptables nftables iputils-ping # networks and a look at them
     xorriso e2fsprogs squashfs-tools erofs-utils cpio btrfs-progs # images of file systems, and a look at them
+    chromium # a look at pictures
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9

@@ -96,7 +96,7 @@ def heading(topology: Topology) -> tuple[str, str]:
 def verdict(topology: Topology) -> str:
     """The sum, in a few words."""
     if not topology.faults:
-        return "nothing is wrong" if topology.plumbed else "no unikernel has this network"
+        return "nothing is wrong" if topology.plumbed else "no unikernel in it"
     return "1 fault" if len(topology.faults) == 1 else f"{len(topology.faults)} faults"
 
 

@@ -13,18 +13,18 @@ from xml.sax.saxutils import quoteattr
 from shim.cli.topology.captions import width_of
 
 #: The advance of a fixed-width font's characters, as a part of its size: no font of the list below has more than 0.62.
-_ADVANCE: Final = 0.63
+ADVANCE: Final = 0.63
 #: The size of each class of text in pixels.
 SIZES: Final = {"title": 20, "head": 13, "name": 13, "text": 12, "small": 11}
 
-_LIGHT: Final = {
+LIGHT: Final = {
     "paper": "#ffffff", "ink": "#1f2328", "quiet": "#59636e", "card": "#ffffff", "line": "#8c959f",
     "guest": "#6f42c1", "guest-tint": "#f4effc", "shim": "#0a6c74", "shim-tint": "#e3f4f4",
     "cni": "#0757b5", "cni-tint": "#e6f0fb", "node": "#57606a", "node-tint": "#eef0f2",
     "guest-band": "#faf7ff", "pod-band": "#f5f9fe", "node-band": "#f6f8fa",
     "bad": "#c21c2c", "bad-tint": "#ffeceb", "good": "#1a7f37", "on-bad": "#ffffff",
 }  # fmt: skip
-_DARK: Final = {
+DARK: Final = {
     "paper": "#0d1117", "ink": "#e6edf3", "quiet": "#9ea7b1", "card": "#161b22", "line": "#6e7681",
     "guest": "#c4a7f5", "guest-tint": "#2a2140", "shim": "#5cc8cf", "shim-tint": "#12333a",
     "cni": "#79b8ff", "cni-tint": "#152d4a", "node": "#b1bac4", "node-tint": "#262c34",
@@ -35,12 +35,12 @@ _DARK: Final = {
 
 def width(text: str, kind: str = "text") -> float:
     """How wide a text is at most, in pixels."""
-    return width_of(text) * SIZES[kind] * _ADVANCE
+    return width_of(text) * SIZES[kind] * ADVANCE
 
 
 def cells(pixels: float, kind: str = "text") -> int:
     """How many characters there is room for."""
-    return int(pixels / (SIZES[kind] * _ADVANCE))
+    return int(pixels / (SIZES[kind] * ADVANCE))
 
 
 def number(value: float) -> str:
@@ -108,7 +108,7 @@ def style_sheet() -> str:
     ]
     rules.append(".frame.bad{stroke:var(--bad);stroke-width:2.5}")
     rules += [f".band.{place}{{fill:var(--{place}-band);stroke:var(--{tint}-tint)}}" for place, tint in _BANDS.items()]
-    light, dark = (";".join(f"--{name}:{value}" for name, value in each.items()) for each in (_LIGHT, _DARK))
+    light, dark = (";".join(f"--{name}:{value}" for name, value in each.items()) for each in (LIGHT, DARK))
     return f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}" + "".join(rules)
 
 

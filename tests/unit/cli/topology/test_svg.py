@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from shim.cli.topology import svg
+from shim.cli.topology import ink, svg
 from shim.network.topology.model import Topology
 from tests.unit.cli.topology.pictures import PICTURES, broken
 from tests.unit.network.topology import made_up
@@ -78,3 +78,42 @@ def test_hostile_names_are_words_and_nothing_else(hostile: str) -> None:
     assert not list(root.iter(f"{_SVG}script"))
     shown = " ".join(texts(root))
     assert "tap0" in shown and not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800]", shown)
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it, of an sRGB colour in hexadecimal."""
+    parts = [int(colour[position : position + 2], 16) / 255 for position in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+#: What stands on what.
+_ON = {
+    "ink": ("paper", "card", "bad-tint"),
+    "quiet": (
+        "paper",
+        "card",
+        "bad-tint",
+        "guest-band",
+        "pod-band",
+        "node-band",
+        "guest-tint",
+        "cni-tint",
+        "shim-tint",
+    ),
+    "bad": ("card", "bad-tint", "pod-band", "node-band"),
+    "guest": ("card", "guest-tint"),
+    "shim": ("shim-tint",),
+    "cni": ("cni-tint",),
+    "node": ("node-tint",),
+    "on-bad": ("bad", "good", "quiet"),
+}
+
+
+@pytest.mark.parametrize("colours", [ink.LIGHT, ink.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("text", _ON)
+def test_texts_can_be_read(colours: dict[str, str], text: str) -> None:
+    """The contrast that WCAG 2.2 asks for of small text (1.4.3): 4.5 to 1."""
+    for ground in _ON[text]:
+        bright, dim = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5, f"{text} on {ground}"
