@@ -27,6 +27,7 @@ from tests.integration.guest_double import attach_by_name, guest_double
 from tests.integration.layouts import Site
 from tests.integration.layouts.namespaces import NAMED
 from tests.integration.probes import SEED
+from tests.unit.network.topology.made_up import places
 
 #: The layouts, each with the node's interface that has its neighbour entries for the pod's eth0.
 LAYOUTS: dict[str, str] = {"bridge": "cni0", "calico-dual-stack": "calipod", "multus": "cni0"}
@@ -201,8 +202,7 @@ async def test_what_is_broken_is_marked(subnet: Site, name: str) -> None:
             run(site.node, command, site)
     run(site.pod, "ip link set eth0 address {mac}", site)
     assert [fault.code for fault in found.faults] == breaking.codes, found.faults
-    places = {each.id for chain in found.now for each in (*chain.elements, *chain.joints)}
-    assert {fault.at for fault in found.faults} <= places
+    assert {fault.at for fault in found.faults} <= places(found)
     layouts.settle(site.node)
 
 

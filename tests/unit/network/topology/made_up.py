@@ -98,6 +98,12 @@ class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
         return self.with_beyond(neighbours=entries)
 
 
+def places(topology: Topology) -> set[str]:
+    """The ids of all that a fault can be at."""
+    found = {element.id for chain in topology.now for element in chain.elements}
+    return found | {joint.id for chain in topology.now for joint in chain.joints}
+
+
 def replaced(struct: T, **fields: Any) -> T:
     """A copy with other values."""
     return msgspec.structs.replace(struct, **fields)

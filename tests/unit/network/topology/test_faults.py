@@ -9,10 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from shim.network.kernel import rtnetlink as rt
-from shim.network.topology.model import Topology
 from shim.network.topology.seen import Filter, Forwarding
 from tests.unit.network.topology import made_up
-from tests.unit.network.topology.made_up import NETNS, PEER, POD_MAC, MadeUp, replaced
+from tests.unit.network.topology.made_up import NETNS, PEER, POD_MAC, MadeUp, places, replaced
 
 STRANGER = "02:00:00:00:00:99"
 DOWN = 0
@@ -137,10 +136,6 @@ def test_each_fault_is_found_alone_where_it_is(code: str) -> None:
     assert fault.at == f"eth0:{broken.at}" and re.search(broken.says, fault.sentence), fault
     assert fault.remedy
     assert fault.at in places(found)
-
-
-def places(found: Topology) -> set[str]:
-    return {each.id for chain in found.now for each in (*chain.elements, *chain.joints)}
 
 
 @pytest.mark.parametrize("code", ["no-port", "port-state", "tap-not-open", "no-macvtap", "peer-down"])
