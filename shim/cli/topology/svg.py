@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 from shim.cli.terminal import plain
 from shim.cli.topology import ink
@@ -58,8 +59,8 @@ def draw(topology: Topology) -> str:
     said = [verdict(topology), *(plain(fault.sentence) for fault in topology.faults)]
     high = drawing.y + _MARGIN - 8
     inner = (
-        element("title", ink.escape(f"The network of {title}"), id="topology-title")
-        + element("desc", ink.escape(f"{rest}: {'; '.join(said)}."), id="topology-description")
+        element("title", escape(f"The network of {title}"), id="topology-title")
+        + element("desc", escape(f"{rest}: {'; '.join(said)}."), id="topology-description")
         + element("style", ink.style_sheet())
         + element("rect", x=0.0, y=0.0, width=wide, height=high, rx=10.0, class_="paper")
         + "\n"

@@ -60,10 +60,6 @@ class Namespace:
         self.netlink = opened
         self._descriptor = descriptor
 
-    def fileno(self) -> int:
-        """Its descriptor, by which the kernel is told which namespace is meant."""
-        return self._descriptor
-
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a new thread inside the namespace. If cancelled, waits for it to end first."""
         return await _visit(self._descriptor, work)

@@ -22,7 +22,6 @@ from shim.network.kernel.rtnetlink import Family, Kind, Message, Nda, Netnsa
 from shim.network.layout import Layout, Link, Neighbour, parse_address, parse_link, parse_neighbour
 from shim.network.operations.base import neighbour_message
 from shim.network.topology.seen import (
-    ON_A_PARENT,
     Beyond,
     Forwarding,
     Further,
@@ -36,6 +35,8 @@ from shim.threads import in_thread
 
 T = TypeVar("T")
 
+#: The namespace of the thread that looks (proc(5)).
+_OWN = Path("/proc/thread-self/ns/net")
 _PROXIES = "/proc/sys/net/ipv4/conf/{}/proxy_arp"
 
 
@@ -112,28 +113,26 @@ def _dump_forwarding(netlink: Netlink, bridge: int = 0) -> list[Message]:
 
 def _read_node(netlink: Netlink, pod: Namespace, asked: Sequence[Question]) -> dict[int, Beyond]:
     """Runs in the node's namespace."""
-    return {question.link.index: _beyond(netlink, pod, question) for question in asked}
+    with _OWN.open("rb") as own:
+        number = _number_of(pod.netlink, own.fileno())
+    return {question.link.index: _beyond(netlink, number, question) for question in asked}
 
 
-def _number_of(netlink: Netlink, pod: Namespace) -> int | None:
-    body = rt.GENERIC.pack(0) + rt.u32(Netnsa.FD, pod.fileno())
+def _number_of(netlink: Netlink, namespace: int) -> int | None:
+    """The number by which the socket's namespace knows another; None where it does not."""
+    body = rt.GENERIC.pack(0) + rt.u32(Netnsa.FD, namespace)
     return parse_number(netlink.get(Kind.GETNSID, body, "ask which namespace that is").body)
 
 
-def _beyond(netlink: Netlink, pod: Namespace, question: Question) -> Beyond:
-    link = question.link
-    if not link.parent or question.further.elsewhere is None:
+def _beyond(netlink: Netlink, node: int | None, question: Question) -> Beyond:
+    """`node` is the number by which the pod's namespace knows the node's."""
+    link, elsewhere = question.link, question.further.elsewhere
+    if not link.parent or elsewhere is None or elsewhere != node:
         return Beyond()
     found = _get(netlink, Kind.GETLINK, layouts.link_request(link.parent), f"look up what {link.name} leads to")
     if found is None:
         return Beyond()
     peer, further = parse_link(found.body), parse_further(found.body)
-    if link.kind not in ON_A_PARENT:
-        # Another namespace's interface may have that index; its other end is the one that says the same of it. The
-        # pod's namespace has got its number by the time that the kernel has told of the peer.
-        number = _number_of(netlink, pod)
-        if peer.parent != link.index or number is None or further.elsewhere != number:
-            return Beyond()
     switch = _link(netlink, peer.master)
     places = [each for each in (peer, switch) if each is not None]
     forwarding: tuple[Forwarding, ...] = ()
