@@ -15,7 +15,7 @@ from shim.network.layout import Link
 from shim.network.topology.chains import entry_of
 from shim.network.topology.model import Chain, Fault
 from shim.network.topology.planned import Planned
-from shim.network.topology.seen import Beyond, Seen
+from shim.network.topology.seen import ON_A_PARENT, Beyond, Seen
 
 _AGAIN = "end the unikernel: its pod's network is put back, and plumbed anew for its next life"
 
@@ -166,7 +166,8 @@ class _Finder:
             elif port is not None and peer.up and link.up and port.state != "forwarding":
                 sentence = f"{switch.name}'s port {peer.name} is {port.state}, not forwarding"
                 yield self._fault("port-state", "peer-switch", sentence, f"bridge link set dev {peer.name} state 3")
-            yield from self._forwarding(peer, switch)
+            # Behind a macvlan's parent are its other children too.
+            yield from self._forwarding(peer, switch) if link.kind not in ON_A_PARENT else ()
         yield from self._neighbours(peer, switch)
 
     def _forwarding(self, peer: Link, switch: Link) -> Iterator[Fault]:

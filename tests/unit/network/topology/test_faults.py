@@ -177,6 +177,11 @@ def test_a_guest_with_another_mac_is_seen_on_the_nodes_bridge_where_we_have_none
     assert list(made.faults()) == ["guest-mac"] and made.faults()["guest-mac"].at == "eth0:switch"
 
 
+def test_what_is_learned_behind_a_parent_is_its_other_childrens_too() -> None:
+    made = made_up.bridged("mirror").with_link("eth0", kind="macvlan")
+    assert not made.with_beyond(forwarding=(Forwarding(link=PEER, mac=STRANGER),)).faults()
+
+
 def test_a_guest_that_uses_further_macs_as_well_is_no_fault() -> None:
     assert not _learned_by_ours(("tap0", STRANGER), ("tap0", POD_MAC)).faults()
 
