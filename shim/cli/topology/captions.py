@@ -53,10 +53,12 @@ class Card(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """One joint: how, whether frames pass, and the numbers of its faults."""
+    """One joint: how, whether frames pass, whether each way has something of its own that hands them on, and the
+    numbers of its faults."""
 
     words: str
     whole: bool
+    two_ways: bool = False
     faults: tuple[int, ...] = ()
 
 
@@ -149,7 +151,8 @@ def _cells(chain: Chain, faults: Sequence[Fault]) -> Iterator[tuple[str, Cell]]:
 
 
 def _wire(joint: Joint, faults: Sequence[Fault]) -> Wire:
-    return Wire(joint.words, joint.whole, tuple(n for n, fault in enumerate(faults, 1) if fault.at == joint.id))
+    numbers = tuple(number for number, fault in enumerate(faults, 1) if fault.at == joint.id)
+    return Wire(joint.words, joint.whole, joint.sort == "redirect", numbers)
 
 
 def _card(element: Element, faults: Sequence[Fault]) -> Card:

@@ -233,7 +233,7 @@ def _height(card: Card) -> float:
 
 def _words(wire: Wire) -> list[str]:
     taken = ink.pill_width(_word(wire.faults)) + 8 if wire.faults else 0.0
-    return fold(wire.words, ink.cells(_COLUMN / 2 - 20 - taken, "small"))
+    return fold(wire.words, ink.cells(_COLUMN / 2 - 22 - taken, "small"))
 
 
 def _length(cell: Cell) -> float:
@@ -289,21 +289,32 @@ def _wires(column: Sequence[_Placed]) -> Iterator[str]:
 
 def _wire(x: float, top: float, bottom: float, wire: Wire) -> str:
     bad = " bad" if wire.faults or not wire.whole else ""
-    parts = [element("line", x1=x, y1=top, x2=x, y2=bottom, class_=f"wire{bad}")]
-    parts += [element("circle", cx=x, cy=y, r=4.0, class_=f"end{bad}") for y in (top, bottom)]
+    if wire.two_ways:
+        parts = [_arrow(x - 6, bottom, top, bad), _arrow(x + 6, top, bottom, bad)]
+    else:
+        parts = [element("line", x1=x, y1=top, x2=x, y2=bottom, class_=f"wire{bad}")]
+        parts += [element("circle", cx=x, cy=y, r=4.0, class_=f"end{bad}") for y in (top, bottom)]
     if not wire.whole:
         middle = (top + bottom) / 2
         parts += [
-            element("line", x1=x - 6, y1=middle - sign * 6, x2=x + 6, y2=middle + sign * 6, class_="cross")
+            element("line", x1=x - 7, y1=middle - sign * 7, x2=x + 7, y2=middle + sign * 7, class_="cross")
             for sign in (1, -1)
         ]
     y = top + 21
     words = _words(wire)
     for line in words:
-        parts.append(text(x + 14, y, line, "small", "bad strong" if bad else "quiet"))
+        parts.append(text(x + 16, y, line, "small", "bad strong" if bad else "quiet"))
         y += _WORDS
     if wire.faults:
         word = _word(wire.faults)
-        right = x + 14 + max(ink.width(line, "small") for line in words) + 8 + ink.pill_width(word)
+        right = x + 16 + max(ink.width(line, "small") for line in words) + 8 + ink.pill_width(word)
         parts.append(ink.pill(right, top + 17, word, "bad"))
     return element("g", "".join(parts), class_="joint")
+
+
+def _arrow(x: float, start: float, end: float, bad: str) -> str:
+    """One way of two, with its head at `end`."""
+    back = 7 if end > start else -7
+    line = element("line", x1=x, y1=start, x2=x, y2=end - back, class_=f"wire{bad}")
+    head = f"M{ink.number(x)} {ink.number(end)}l-4.5 {-back}h9z"
+    return line + element("path", d=head, class_=f"end{bad}")
