@@ -127,8 +127,14 @@ def test_without_colour_and_without_box_drawing(pod: Pod, daemon: Daemon) -> Non
         assert shown.raw.isascii() and b"\x1b[3" not in shown.raw and b"nothing is wrong" in shown.raw
 
 
-@pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM"])
-def test_it_is_followed_on_a_terminal_which_is_then_as_it_was(pod: Pod, daemon: Daemon, end: str) -> None:
+def as_it_was(shown: OnTerminal, mode: list[Any]) -> bool:
+    """Whether the terminal is what it was before the command: its screen, its cursor, its settings, and no trace."""
+    assert b"Traceback" not in shown.raw and b"Aborted" not in shown.raw
+    assert shown.raw.count(_TAKEN) == shown.raw.count(_BACK) == 1
+    return shown.raw.index(_BACK) > shown.raw.index(_TAKEN) and _CURSOR in shown.raw and shown.mode() == mode
+
+
+def test_it_is_followed_on_a_terminal_which_is_then_as_it_was(pod: Pod, daemon: Daemon) -> None:
     with on_terminal(daemon, pod.name, "--watch", columns=100) as shown:
         mode = shown.mode()
         shown.until("nothing is wrong")
@@ -140,15 +146,16 @@ def test_it_is_followed_on_a_terminal_which_is_then_as_it_was(pod: Pod, daemon: 
             shown.until("make the window higher")
         finally:
             in_pod(daemon, pod, "ip", "link", "set", "tap0", "mtu", "1500")
+        shown.type(b"\x03")
+        assert shown.finish() == 0 and as_it_was(shown, mode)
+
+
+def test_a_terminal_is_as_it_was_whatever_ends_it(pod: Pod, daemon: Daemon) -> None:
+    with on_terminal(daemon, pod.name, "--watch", columns=100) as shown:
+        mode = shown.mode()
         shown.until("nothing is wrong")
-        if end == "Ctrl-C":
-            shown.type(b"\x03")
-        else:
-            shown.process.terminate()
-        assert shown.finish() == (0 if end == "Ctrl-C" else 128 + signal.SIGTERM)
-        assert shown.raw.rindex(_BACK) > shown.raw.rindex(_TAKEN) and shown.raw.rindex(_CURSOR) > 0
-        assert shown.raw.count(_TAKEN) == 1 and b"Traceback" not in shown.raw and b"Aborted" not in shown.raw
-        assert shown.mode() == mode
+        shown.process.terminate()
+        assert shown.finish() == 128 + signal.SIGTERM and as_it_was(shown, mode)
 
 
 def test_it_is_followed_in_a_pipe_a_drawing_for_each_change(pod: Pod, daemon: Daemon) -> None:

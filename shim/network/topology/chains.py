@@ -70,6 +70,7 @@ def before(planned: Planned, seen: Seen, beyond: Beyond) -> Chain:
         owner="pod",
         name="the pod's own stack",
         routes=planned.routes,
+        neighbours=tuple(Entry(address=address, mac=mac, state="permanent") for address, mac in planned.pinned),
     )
     link = seen.link(nic.index)
     interface = Element(
@@ -104,6 +105,9 @@ def plain(link: Link, seen: Seen, beyond: Beyond) -> Chain:
         owner="pod",
         name="the pod's own stack",
         routes=_routes(seen, link),
+        neighbours=tuple(
+            entry_of(each) for each in seen.layout.neighbours if each.link == link.index and each.permanent
+        ),
     )
     interface = Element(
         id=f"{link.name}:interface",

@@ -53,8 +53,8 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
     """One thing on the way. `kind` is the driver's name, or a guest's monitor; `mtu` is 0 where it is not known.
 
     Of a guest all is what it was told; `next_hops` are the pod's real ones, `router` is the MAC of the virtual router
-    where the gateway is that. `neighbours` are entries for the guest's addresses, `learned` the MACs behind a bridge's
-    ports that matter here. `words` are further sentences.
+    where the gateway is that. `neighbours` are entries for the guest's addresses, of a stack those that somebody made;
+    `learned` are the MACs behind a bridge's ports that matter here. `words` are further sentences.
     """
 
     id: str

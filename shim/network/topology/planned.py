@@ -10,6 +10,7 @@ from shim.network.addressing.interfaces import MARK
 from shim.network.kernel import rtnetlink as rt
 from shim.network.layout import Link
 from shim.network.operations import (
+    AddNeighbour,
     AttachProgram,
     CreateBridge,
     CreateMacvtap,
@@ -33,7 +34,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """One interface as it was left by its CNI plugin, and as it was to be.
 
     `known` says that it is from a plan; a guess has no more than names, and no MAC. `mac` is what the interface was to
-    have, `addresses` and `routes` are what it had and lost; `deaf` are the devices on which IPv6 was turned off.
+    have; `addresses`, `routes` and `pinned` (permanent neighbour entries: addresses and MACs) are what it had and lost;
+    `deaf` are the devices on which IPv6 was turned off.
     """
 
     known: bool
@@ -44,6 +46,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     addresses: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
+    pinned: tuple[tuple[str, str], ...] = ()
     programs: tuple[AttachProgram, ...] = ()
     deaf: tuple[str, ...] = ()
     persistent: bool = False
@@ -74,6 +77,12 @@ def _planned(plan: Plan, nic: Nic) -> Planned:
             each.address for each in operations if isinstance(each, DelAddress) and each.link == nic.name
         ),
         routes=tuple(_routes(plan, nic)),
+        pinned=tuple(
+            (inverse.address, inverse.mac)
+            for step in plan.steps
+            for inverse in step.undo
+            if isinstance(inverse, AddNeighbour) and inverse.index == nic.index
+        ),
         programs=tuple(
             each for each in operations if isinstance(each, AttachProgram) and each.link in (nic.name, nic.tap)
         ),

@@ -9,7 +9,8 @@ import pytest
 
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.topology.assembling import questions
-from shim.network.topology.model import Chain, Element, Topology
+from shim.network.topology.model import Chain, Element, Entry, Topology
+from tests.unit.network import building
 from tests.unit.network.topology import made_up
 from tests.unit.network.topology.made_up import NETNS, POD_MAC, MadeUp, replaced
 
@@ -61,6 +62,14 @@ def test_what_is_told_and_what_was_before() -> None:
     assert before["stack"].routes == ("default via 169.254.1.1", "169.254.1.1/32")
     # What moves on the node is no part of how it was left.
     assert before["peer"].neighbours == () and by_sort(found.now[0])["peer"].neighbours[0].mac == POD_MAC
+
+
+def test_a_neighbour_that_the_plugin_pinned_was_there_before() -> None:
+    pinned = (building.pinned("10.88.0.1"),)
+    before = made_up.bridged("mirror", neighbours=pinned).topology().before[0].elements[0]
+    assert before.neighbours == (Entry(address="10.88.0.1", mac=building.ROUTER_MAC, state="permanent"),)
+    now = made_up.not_plumbed().with_layout(neighbours=pinned).topology(plan=False).now[0].elements[0]
+    assert now.neighbours == before.neighbours
 
 
 def test_who_owns_what() -> None:
