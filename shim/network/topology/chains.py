@@ -50,7 +50,7 @@ def now(planned: Planned, seen: Seen, beyond: Beyond, holder: Holder) -> Chain:
     elif nic.dataplane == "macvtap":
         taken = tap is not None and link is not None and tap.parent == link.index
         middle = [_joint(planned, "tap", "interface", "macvtap", "macvtap, passthru", whole=taken)]
-    outside, joints = _node(nic.name, link, seen, beyond)
+    outside, joints = _node(nic.name, nic.mac, link, seen, beyond)
     return Chain(
         nic=nic.name,
         dataplane=nic.dataplane,
@@ -86,7 +86,7 @@ def before(planned: Planned, seen: Seen, beyond: Beyond) -> Chain:
         # An interface that keeps its addresses has them still.
         addresses=planned.addresses or (_addresses(seen, link) if link is not None else ()),
     )
-    outside, joints = _node(nic.name, link, seen, beyond)
+    outside, joints = _node(nic.name, nic.mac, link, seen, beyond)
     quiet = [msgspec.structs.replace(each, state="", neighbours=(), learned=()) for each in outside]
     return Chain(
         nic=nic.name,
@@ -118,7 +118,7 @@ def plain(link: Link, seen: Seen, beyond: Beyond) -> Chain:
         programs=_programs((), seen.filters_of(link.index), {}),
         **_common(link),
     )
-    outside, joints = _node(link.name, link, seen, beyond)
+    outside, joints = _node(link.name, link.mac, link, seen, beyond)
     return Chain(nic=link.name, dataplane="", elements=(stack, interface, *outside), joints=(_own(link.name), *joints))
 
 
@@ -206,8 +206,8 @@ def _bridge(planned: Planned, seen: Seen, link: Link | None) -> Element:
     )
 
 
-def _node(nic: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list[Element], list[Joint]]:
-    """What the interface leads to on the node. Nothing is drawn of an interface that is gone."""
+def _node(nic: str, mac: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list[Element], list[Joint]]:
+    """What the interface leads to on the node, for who has that MAC. Nothing is drawn of an interface that is gone."""
     if link is None or not link.parent or link.index not in seen.further:
         return [], []
     on_parent = link.kind in ON_A_PARENT
@@ -230,9 +230,15 @@ def _node(nic: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list
         )  # fmt: skip
         return [unseen], [joint]
     elements = [_on_node(nic, "peer", peer, beyond)]
+    # Behind a macvlan's parent are its other children too.
+    learned = tuple(
+        Learned(mac=each.mac, port=beyond.ports.get(each.link, str(each.link)))
+        for each in beyond.forwarding
+        if each.mac == mac or (each.link == peer.index and not on_parent)
+    )
     joints = [joint]
     if beyond.switch is not None:
-        elements.append(_on_node(nic, "switch", beyond.switch, beyond))
+        elements.append(msgspec.structs.replace(_on_node(nic, "switch", beyond.switch, beyond), learned=learned))
         state = f", {beyond.port.state}" if beyond.port is not None else ""
         joints.append(
             Joint(
@@ -248,14 +254,6 @@ def _node(nic: str, link: Link | None, seen: Seen, beyond: Beyond) -> tuple[list
 
 
 def _on_node(nic: str, role: str, link: Link, beyond: Beyond) -> Element:
-    learned: tuple[Learned, ...] = ()
-    if role == "switch":
-        behind = beyond.peer.index if beyond.peer is not None else 0
-        learned = tuple(
-            Learned(mac=each.mac, port=beyond.ports.get(each.link, str(each.link)))
-            for each in beyond.forwarding
-            if each.link == behind
-        )
     return Element(
         id=f"{nic}:{role}",
         sort="peer" if role == "peer" else "switch",
@@ -263,7 +261,6 @@ def _on_node(nic: str, role: str, link: Link, beyond: Beyond) -> Element:
         owner="node",
         addresses=beyond.addresses.get(link.index, ()),
         neighbours=tuple(entry_of(each) for each in beyond.neighbours if each.link == link.index),
-        learned=learned,
         words=("answers ARP for others (proxy_arp)",) if role == "peer" and beyond.proxies else (),
         **_common(link),
     )

@@ -15,6 +15,7 @@ from shim.network.topology.model import Topology
 from tests.unit.cli.topology.pictures import PICTURES, broken
 from tests.unit.network.topology import made_up
 from tests.unit.network.topology.made_up import replaced
+from tests.unit.network.topology.test_faults import BROKEN
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -57,6 +58,11 @@ def test_each_fault_is_marked_by_a_word() -> None:
     for number in (1, 2, 3):
         assert found.count(f"fault {number}") == 2  # in the list, and where it is
     assert "3 faults" in found
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_each_fault_that_there_can_be_is_marked_where_it_is(code: str) -> None:
+    assert texts(parsed(BROKEN[code].made().topology())).count("fault 1") == 2
 
 
 def test_both_colour_schemes() -> None:

@@ -10,6 +10,7 @@ from shim.network.topology.model import Topology
 from tests.unit.cli.topology.pictures import PICTURES, broken
 from tests.unit.network.topology import made_up
 from tests.unit.network.topology.made_up import replaced
+from tests.unit.network.topology.test_faults import BROKEN
 
 
 def drawn(topology: Topology, width: int = 100, pen: text.Pen = text.BOXES) -> str:
@@ -39,6 +40,12 @@ def test_each_fault_is_in_words_at_the_top_and_where_it_is(width: int) -> None:
     assert "3 faults" in head and "to do: nsenter" in head
     for number in (1, 2, 3):
         assert f"fault {number}: " in head and f"◀ fault {number}" in picture
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_each_fault_that_there_can_be_is_marked_where_it_is(code: str) -> None:
+    head, _, picture = drawn(BROKEN[code].made().topology()).partition("\neth0, dataplane")
+    assert "fault 1: " in head and picture.count("◀ fault 1") == 1
 
 
 def test_ascii_where_the_terminal_has_nothing_else() -> None:

@@ -182,6 +182,11 @@ def test_what_is_learned_behind_a_parent_is_its_other_childrens_too() -> None:
     assert not made.with_beyond(forwarding=(Forwarding(link=PEER, mac=STRANGER),)).faults()
 
 
+def test_where_the_guests_mac_was_learned_instead_is_shown() -> None:
+    (now,) = BROKEN["guest-elsewhere"].made().topology().now
+    assert [(each.mac, each.port) for each in now.elements[-1].learned] == [(POD_MAC, "veth93aa01f2")]
+
+
 def test_a_guest_that_uses_further_macs_as_well_is_no_fault() -> None:
     assert not _learned_by_ours(("tap0", STRANGER), ("tap0", POD_MAC)).faults()
 
