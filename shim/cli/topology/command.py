@@ -69,7 +69,13 @@ def _from_service(config_path: Path | None, pod: str) -> Callable[[], Topology]:
 
     def look() -> Topology:
         answer = ask(loaded, "Topology", pb.TopologyRequest(pod=pod), pb.TopologyResponse)
-        return msgspec.json.decode(answer.json, type=Topology)
+        try:
+            return msgspec.json.decode(answer.json, type=Topology)
+        except msgspec.ValidationError as error:
+            raise NodeFault(
+                f"the service draws what this command does not know: {error}",
+                remedy="they are of different versions: use the command of the service's",
+            ) from error
 
     return look
 
