@@ -11,10 +11,11 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import uvloop
 
@@ -58,6 +59,7 @@ from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
 from shim.storage.images import Images
+from shim.systemd import activation, notification
 from shim.wire import (
     courier_pb2,
     inspection_pb2,
@@ -127,7 +129,9 @@ def serve(config: Config, pod: str | None = None) -> None:
     namespace, sandbox = _parts(pod) if pod is not None else ("", "")
     ids = {"sandbox": sandbox, "namespace": namespace} if pod is not None else {}
     log.configure(config.log.level, json=as_json, ids=ids)
-    uvloop.run(_serve(config) if pod is None else _serve_pod(config, pod, namespace))
+    manager = notification.from_environment(os.environ, os.getpid())
+    given = activation.take(os.environ, os.getpid(), (config.grpc_socket, config.ttrpc_socket))
+    uvloop.run(_serve(config, manager, given) if pod is None else _serve_pod(config, pod, namespace))
 
 
 def _parts(pod: str) -> tuple[str, str]:
@@ -149,9 +153,13 @@ def _stopping() -> asyncio.Event:
     return stopping
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, manager: notification.Notifier | None, given: Mapping[Path, socket.socket]) -> None:
     stopping = _stopping()
-    async with rundir.of_node(config.run_dir), _serving(config) as running:
+    async with (
+        rundir.of_node(config.run_dir),
+        _serving(config, given=given) as running,
+        notification.told(manager, lambda: f"serving {len(running.sandboxes.all())} pods"),
+    ):
         await stopping.wait()
         _log.info("stopping", sandboxes=len(running.sandboxes.all()))
 
@@ -205,8 +213,11 @@ class _Running:
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
-    """Take over what a former daemon left, and serve: `pod` alone, or the node."""
+async def _serving(
+    config: Config, pod: _Pod | None = None, given: Mapping[Path, socket.socket] = MappingProxyType({})
+) -> AsyncIterator[_Running]:
+    """Take over what a former daemon left, and serve: `pod` alone, or the node. `given` are doors that listen already,
+    by path."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
     node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
@@ -218,8 +229,8 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
     scrapes = await _scrapes(config, sandboxes, checker, publisher)
     sweeping = asyncio.create_task(_sweep(node, pod))
     try:
-        await doors.grpc.start(config.grpc_socket)
-        await doors.ttrpc.start(config.ttrpc_socket)
+        await doors.grpc.start(given.get(config.grpc_socket, config.grpc_socket))
+        await doors.ttrpc.start(given.get(config.ttrpc_socket, config.ttrpc_socket))
         _log.info(
             "serving",
             grpc=os.fspath(config.grpc_socket),
