@@ -19,6 +19,7 @@ PACKAGES=(
     containernetworking-plugins iproute2 iptables nftables iputils-ping # networks and a look at them
     xorriso e2fsprogs squashfs-tools erofs-utils cpio btrfs-progs # images of file systems, and a look at them
     chromium # a look at pictures
+    systemd # systemd-analyze and systemd-socket-activate, for contrib/systemd; it is not started
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9
