@@ -7,6 +7,7 @@ PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
 SYSCONFDIR ?= /etc
 UNITDIR ?= /etc/systemd/system
+DATADIR ?= /usr/local/share
 DESTDIR ?=
 # The interpreter an installation is made with.
 PYTHON ?= /usr/bin/python3
@@ -84,10 +85,10 @@ lock: .cache/unit ## renew both lock files from pyproject.toml
 	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
 	        --strip-extras --upgrade -o $$each pyproject.toml; done
 
-install: .cache/unit ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
+install: .cache/unit ## on a real node: programs, systemd units, documents, configuration (PREFIX, DESTDIR)
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DATADIR=$(DATADIR) \
+	    DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
 	    contrib/install/install.sh
 
 uninstall: ## undo install; the configuration stays
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) \
-	    contrib/install/uninstall.sh
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) contrib/install/uninstall.sh

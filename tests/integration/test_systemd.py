@@ -223,7 +223,12 @@ class Holder:
         put = "".join(f" {10 + index}<&{number}" for index, number in enumerate(numbers)) + " 3<&10 4<&11 10<&- 11<&-"
         with (self._place.base / "log").open("ab") as log:
             return subprocess.Popen(
-                ["/bin/sh", "-c", f'exec{put}; LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" serve', str(paths.DAEMON)],
+                [
+                    "/bin/bash",
+                    "-c",
+                    f'exec{put}; export LISTEN_PID=$$ LISTEN_FDS=2; exec "$0" serve',
+                    str(paths.DAEMON),
+                ],
                 env={**os.environ, **environment(self._place.config)},
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
