@@ -11,8 +11,7 @@ import os
 import select
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -20,14 +19,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.integration import guest, images, paths
+from tests.integration import images, paths
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
-from tests.integration.couriers import Place, a_place
+from tests.integration.couriers import a_place
 from tests.integration.daemon import Daemon, environment, place
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
-from tests.integration.process import answers
+from tests.integration.ready import eventually, served
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -162,10 +161,8 @@ def test_pods_run_within_the_units_bounds(site: tuple[Containerd, Activated, Man
         unikernel = pod.run(images.LINUX)
         sidecar = other.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
         assert containerd.cri.exec(sidecar, "echo", "inside").stdout == "inside\n"
-        deadline = time.monotonic() + 5
-        while manager.heard("WATCHDOG")["STATUS"] != "serving 2 pods":
-            assert time.monotonic() < deadline
-        assert guest.page(containerd.node.fetch(pod.address, timeout=20))["address"] == pod.address
+        eventually(lambda: manager.heard("WATCHDOG")["STATUS"] == "serving 2 pods")
+        assert served(containerd.node, pod.address)["address"] == pod.address
         containerd.cri.remove(unikernel)
     assert not (daemon.run_dir / "lock").exists(), "no courier found it away"
 
@@ -205,13 +202,17 @@ def test_the_end_is_told_and_the_sockets_stay(site: tuple[Containerd, Activated,
 class Holder:
     """Sockets held as systemd holds them, and the service that it starts with them."""
 
-    def __init__(self, where: Place, stack: ExitStack) -> None:
-        self._place = where
-        where.run_dir.mkdir(mode=0o700)
+    def __init__(self, run_dir: Path, config: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command line that runs another."""
+        self._config, self._prefix = config, prefix
+        self._log = config.with_suffix(".held.log")
+        self._left = ExitStack()
         self._sockets = []
-        for path in (where.run_dir / "shim.sock", where.socket):
-            made = stack.enter_context(socket.socket(socket.AF_UNIX))
-            made.bind(os.fspath(path))
+        run_dir.mkdir(mode=0o700, exist_ok=True)
+        for name in ("shim.sock", "shim.ttrpc"):
+            (run_dir / name).unlink(missing_ok=True)
+            made = self._left.enter_context(socket.socket(socket.AF_UNIX))
+            made.bind(os.fspath(run_dir / name))
             made.listen(64)
             self._sockets.append(made)
 
@@ -220,39 +221,57 @@ class Holder:
         assert select.select(self._sockets, [], [], within)[0], "nobody connects"
         numbers = [each.fileno() for each in self._sockets]
         # Descriptors 3 and 4 may be among those that are to be put there.
-        put = "".join(f" {10 + index}<&{number}" for index, number in enumerate(numbers)) + " 3<&10 4<&11 10<&- 11<&-"
-        with (self._place.base / "log").open("ab") as log:
-            return subprocess.Popen(
-                [
-                    "/bin/bash",
-                    "-c",
-                    f'exec{put}; export LISTEN_PID=$$ LISTEN_FDS=2; exec "$0" serve',
-                    str(paths.DAEMON),
-                ],
-                env={**os.environ, **environment(self._place.config)},
+        put = "".join(f" {100 + index}<&{number}" for index, number in enumerate(numbers)) + " 3<&100 4<&101"
+        script = f'exec{put} 100<&- 101<&-; export LISTEN_PID=$$ LISTEN_FDS=2; exec "$0" serve'
+        with self._log.open("ab") as log:
+            service = subprocess.Popen(
+                [*self._prefix, "/bin/bash", "-c", script, str(paths.DAEMON)],
+                env={**os.environ, **environment(self._config)},
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self._left.callback(service.wait)
+        self._left.callback(service.terminate)
+        return service
+
+    def close(self) -> None:
+        """End what was started, and let the sockets go."""
+        self._left.close()
 
 
 def test_couriers_wait_at_a_held_socket_and_start_no_daemon() -> None:
     place()
-    with ExitStack() as stack:
-        where = stack.enter_context(a_place())
-        holder = Holder(where, stack)
-        with ThreadPoolExecutor(8) as pool:
-            for life in range(2):
-                asked = [pool.submit(where.courier, "-id", f"c{life}{number}", "start") for number in range(8)]
-                service = holder.start()
-                stack.callback(service.wait)
-                stack.callback(service.terminate)
-                for run in asked:
-                    assert run.result().returncode == 0, run.result().stderr
-                    assert json.loads(run.result().stdout)["address"] == f"unix://{where.socket}"
-                assert where.daemons() == {service.pid} and answers(where.socket)
-                # A new one goes on where the old one stopped, with whoever connected meanwhile.
-                service.terminate()
-                assert service.wait(10) == 0
+    with a_place() as where, closing(Holder(where.run_dir, where.config)) as holder, ThreadPoolExecutor(8) as pool:
+        for life in range(2):
+            asked = [pool.submit(where.courier, "-id", f"c{life}{number}", "start") for number in range(8)]
+            service = holder.start()
+            for run in asked:
+                assert run.result().returncode == 0, run.result().stderr
+                assert json.loads(run.result().stdout)["address"] == f"unix://{where.socket}"
+            assert where.daemons() == {service.pid}
+            # A new one goes on where the old one stopped, with whoever connected meanwhile.
+            service.terminate()
+            assert service.wait(10) == 0
         assert not (where.run_dir / "lock").exists() and not (where.run_dir / "daemon.log").exists()
+
+
+def test_a_pod_that_is_wanted_while_the_daemon_is_away_waits_for_it(
+    site: tuple[Containerd, Activated, Manager],
+) -> None:
+    """After the tests above: what they started has ended."""
+    containerd, ended, _ = site
+    assert not ended.runs
+    cri, inside = containerd.cri, containerd.node.inside
+    with closing(Holder(ended.run_dir, ended.config, inside())) as holder, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cri.pod, "unikernel")
+        service = holder.start()
+        with first.result() as pod:
+            sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
+            service.terminate()
+            assert service.wait(10) == 0
+            second = pool.submit(cri.pod, "unikernel")
+            holder.start()
+            with second.result():
+                assert cri.exec(sidecar, "echo", "still").stdout == "still\n"
