@@ -183,13 +183,13 @@ conf_dir = "{node.cni_conf("subnet")}"
         directories = f'bin_dir = "{node.cni_bin}"'
         if not self.version.startswith(("2.0", "2.1")):
             directories = f'bin_dirs = ["{node.cni_bin}"]'
+        plugin = tomllib.loads((CONTRIB / "2.x-sandbox-plugin.toml").read_text())["proxy_plugins"]["unikernel"]
         return (
             self._common(node, socket, 3)
+            + tomli_w.dumps(
+                {"proxy_plugins": {"unikernel": {**plugin, "address": f"{node.base / 'run' / 'shim.sock'}"}}}
+            )
             + f"""
-[proxy_plugins.unikernel]
-type = "sandbox"
-address = "{node.base / "run" / "shim.sock"}"
-
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "{snapshotter(node)}"
 
