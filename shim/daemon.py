@@ -11,10 +11,11 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -60,6 +61,7 @@ from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
 from shim.storage.images import Images
+from shim.systemd import activation, notification
 from shim.wire import (
     courier_pb2,
     inspection_pb2,
@@ -133,7 +135,9 @@ def serve(config: Config, pod: str | None = None) -> None:
     namespace, sandbox = _parts(pod) if pod is not None else ("", "")
     ids = {"sandbox": sandbox, "namespace": namespace} if pod is not None else {}
     log.configure(config.log.level, json=as_json, ids=ids)
-    uvloop.run(_serve(config) if pod is None else _serve_pod(config, pod, namespace))
+    manager = notification.from_environment(os.environ, os.getpid())
+    given = activation.take(os.environ, os.getpid(), (config.grpc_socket, config.ttrpc_socket))
+    uvloop.run(_serve(config, manager, given) if pod is None else _serve_pod(config, pod, namespace))
 
 
 def _parts(pod: str) -> tuple[str, str]:
@@ -155,9 +159,14 @@ def _stopping() -> asyncio.Event:
     return stopping
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, manager: notification.Notifier | None, given: Mapping[Path, socket.socket]) -> None:
     stopping = _stopping()
-    async with rundir.of_node(config.run_dir), _measured(config) as metrics, _serving(config, metrics) as running:
+    async with (
+        rundir.of_node(config.run_dir),
+        _measured(config) as metrics,
+        _serving(config, metrics, given=given) as running,
+        notification.told(manager, lambda: f"serving {len(running.sandboxes.all())} pods"),
+    ):
         await stopping.wait()
         _log.info("stopping", sandboxes=len(running.sandboxes.all()))
 
@@ -249,8 +258,14 @@ def _collector(config: Config, pod: str | None) -> Collector:
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: Config, metrics: Metrics | None, pod: _Pod | None = None) -> AsyncIterator[_Running]:
-    """Take over what a former daemon left, and serve: `pod` alone, or the node."""
+async def _serving(
+    config: Config,
+    metrics: Metrics | None,
+    pod: _Pod | None = None,
+    given: Mapping[Path, socket.socket] = MappingProxyType({}),
+) -> AsyncIterator[_Running]:
+    """Take over what a former daemon left, and serve: `pod` alone, or the node. `given` are doors that listen already,
+    by path."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
     node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
@@ -268,8 +283,8 @@ async def _serving(config: Config, metrics: Metrics | None, pod: _Pod | None = N
     if config.check.every:
         background.append(asyncio.create_task(Rounds(sandboxes, checker, config.check.every).run()))
     try:
-        await doors.grpc.start(config.grpc_socket)
-        await doors.ttrpc.start(config.ttrpc_socket)
+        await doors.grpc.start(given.get(config.grpc_socket, config.grpc_socket))
+        await doors.ttrpc.start(given.get(config.ttrpc_socket, config.ttrpc_socket))
         _log.info(
             "serving",
             grpc=os.fspath(config.grpc_socket),
@@ -360,7 +375,7 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
         InspectionService(sandboxes, checker),
-        cancellable={"List", "Inspect", "Check"},
+        cancellable={"List", "Inspect", "Check", "Topology"},
     )
     streaming = from_descriptor(
         services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],

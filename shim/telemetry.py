@@ -42,6 +42,8 @@ class Phase(enum.StrEnum):
     """All of a Start."""
     ENGINE_START = "engine_start"
     """The OCI runtime's start; at its end the monitor is executed."""
+    BOOT = "boot"
+    """Telling a monitor its machine, over its control socket."""
     SETTLE = "settle"
     """Waiting whether the monitor dies at once."""
     EXIT = "exit"

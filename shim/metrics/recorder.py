@@ -26,6 +26,7 @@ _STARTING = {
     Phase.ENGINE_CREATE: "",
     Phase.START: "",
     Phase.ENGINE_START: "",
+    Phase.BOOT: "unikernel",
     Phase.SETTLE: "unikernel",
 }
 _PLUMBING_STEPS = {Phase.PLUMB: "all", Phase.LAYOUT: "layout", Phase.PLAN: "plan", Phase.APPLY: "apply"}

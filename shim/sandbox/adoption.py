@@ -104,6 +104,8 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     else:
         await node.stdio.end(record.streams, 0)
     container.supervise(node.reaper.adopt(record.pid, record.started))
+    if alive and record.running and record.machine:
+        container.finish_boot()
     telemetry.count(Tally.ADOPTED, container.kind)
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
 

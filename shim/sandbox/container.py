@@ -25,6 +25,7 @@ from shim.errors import (
     ShimError,
     TimedOut,
     Unexpected,
+    Unreachable,
     Unsupported,
     WrongState,
 )
@@ -37,6 +38,7 @@ from shim.process.relay import Overheard
 from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox import identifiers
+from shim.sandbox.booting import boot
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import (
     Deleted,
@@ -58,6 +60,7 @@ from shim.telemetry import Phase
 _log = log.get(__name__)
 
 _DRAIN = 2.0  # seconds that output may take to be relayed after the exit, where somebody still holds it or reads slowly
+_HANGING_UP = 0.5  # seconds in which a monitor that has closed its control socket turns out to have ended
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
 
@@ -237,7 +240,7 @@ class Container:
         """Let the init or an exec run; returns its pid.
 
         Raises Unexpected in the wrong state or with the engine's words, NodeFault with a monitor's last words when it
-        dies at once.
+        dies at once, and the errors of `booting.boot`, with the monitor ended.
         """
         if exec_id:
             if self.init.status is Status.STOPPED:
@@ -254,17 +257,58 @@ class Container:
         self.node.journal.write(self.record.key, self.record)
         with telemetry.phase(Phase.ENGINE_START, kind=self.kind):
             await self._engine.start(self.id)
-        await self._refuse_stillborn()
+        if self.record.machine:
+            await self._boot()
+        await self._refuse_stillborn(self._settle)
         self.init.become(Status.RUNNING)
         self.node.announce(Started(**self.common(), pid=self.init.pid))
 
-    async def _refuse_stillborn(self) -> None:
-        """A monitor that cannot run its kernel says so and dies within milliseconds: that is this call's failure, and
-        its last words are the reason. A guest that ends, well or badly, has said nothing on the monitor's stderr."""
-        if not self._settle or self._exit is None:
+    async def _boot(self) -> None:
+        """Tell the monitor its machine. One that does not run it then is of no use to anybody, and is ended."""
+        try:
+            with telemetry.phase(Phase.BOOT):
+                await boot(self.node, self.record)
+        except Unreachable:
+            await self._end_unbooted(_HANGING_UP)
+            raise
+        except BaseException:
+            await self._end_unbooted(0.0)
+            raise
+        self.record.machine = b""
+        self._journal()
+
+    async def _end_unbooted(self, settle: float) -> None:
+        """End the monitor, and wait for that. Raises NodeFault with its last words where it ends by itself within
+        `settle` seconds."""
+        try:
+            await self._refuse_stillborn(settle)
+        finally:
+            if self._exit is not None and not self._exit.done():
+                with contextlib.suppress(ProcessLookupError):
+                    self._stopping.signal(signal.SIGKILL, self._exit)
+                await asyncio.wait([self._exit], timeout=_EXECS_END)
+
+    def finish_boot(self) -> None:
+        """Go on with a start that a former daemon did not finish, in the background: a monitor may not answer."""
+        self._background(self._finish_boot())
+
+    async def _finish_boot(self) -> None:
+        async with self._turn:
+            if self.init.status is not Status.RUNNING:
+                return
+            try:
+                await self._boot()
+            except (ShimError, OSError) as error:
+                _log.error("a start could not be finished", container=self.id, error=str(error))
+
+    async def _refuse_stillborn(self, settle: float) -> None:
+        """A monitor that cannot run its kernel says so and dies within milliseconds, `settle` seconds at most: that is
+        this call's failure, and its last words are the reason. A guest that ends, well or badly, has said nothing on
+        the monitor's stderr."""
+        if not settle or self._exit is None:
             return
         with telemetry.phase(Phase.SETTLE):
-            await asyncio.wait([self._exit], timeout=self._settle)
+            await asyncio.wait([self._exit], timeout=settle)
         if not self._exit.done() or not self._exit.result().status:
             return
         words = self.last_words()

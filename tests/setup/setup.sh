@@ -14,10 +14,12 @@ ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(
     python3 python3-venv # the virtual environment
+    systemd # systemd-analyze and systemd-socket-activate, for contrib/systemd; it is not started
     runc crun qemu-system-x86 qemu-system-arm # engines and a monitor
     busybox-static # the guest's and the ordinary pods' user land
     containernetworking-plugins iproute2 iptables nftables iputils-ping # networks and a look at them
     xorriso e2fsprogs squashfs-tools erofs-utils cpio btrfs-progs # images of file systems, and a look at them
+    chromium # a look at pictures
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9
