@@ -1,12 +1,13 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration chaos lint format lock proto bench clean distclean install uninstall
+.PHONY: help setup demo example pictures test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
 SYSCONFDIR ?= /etc
 UNITDIR ?= /etc/systemd/system
+DATADIR ?= /usr/local/share
 DESTDIR ?=
 # The interpreter an installation is made with.
 PYTHON ?= /usr/bin/python3
@@ -25,8 +26,12 @@ setup: ## everything test and demo need, on a Debian 12 as root (they do it them
 demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod, on a real containerd
 	@PYTHONPATH=. $(VENV)/python -m tests.demo.run
 
-test: setup ## every test: unit tests, then real namespaces and real containerd
-	@$(VENV)/python -m pytest tests/unit $(ARGS)
+example: setup ## a kernel and an initrd to try things with, in build/example
+	@PYTHONPATH=. $(VENV)/python -m tests.demo.example
+
+# The unit tests need nothing of the rest of the set-up, which mostly waits for downloads.
+test: .cache/unit ## every test: unit tests, then real namespaces and real containerd
+	@$(SETUP) & made=$$!; $(VENV)/python -m pytest tests/unit $(ARGS); unit=$$?; wait $$made && exit $$unit
 	@$(VENV)/python -m pytest tests/integration $(ARGS)
 	@$(VENV)/python -m pytest tests/chaos $(ARGS)
 
@@ -53,8 +58,15 @@ format: .cache/unit ## make the formatting what lint wants
 .cache/unit:
 	@$(SETUP) venv scripts
 
+docs: .cache/unit ## the pages of docs/ as a site, in build/docs
+	@$(VENV)/python docs/generate.py
+	@$(VENV)/python -m sphinx -q -W --keep-going -b dirhtml -d build/doctrees docs build/docs
+
 proto: .cache/unit ## generate shim/wire from protos/
 	@$(VENV)/python protos/generate.py
+
+pictures: .cache/unit ## draw docs/pictures anew, and what tests compare drawings with
+	@$(VENV)/python -m tests.unit.cli.topology.pictures
 
 bench: setup ## how long a pod takes against runc's, plumbing against ip(8), a guest's packets against a bare veth's
 	@$(SETUP) bench
@@ -73,10 +85,10 @@ lock: .cache/unit ## renew both lock files from pyproject.toml
 	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
 	        --strip-extras --upgrade -o $$each pyproject.toml; done
 
-install: .cache/unit ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
+install: .cache/unit ## on a real node: programs, systemd units, documents, configuration (PREFIX, DESTDIR)
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DATADIR=$(DATADIR) \
+	    DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
 	    contrib/install/install.sh
 
 uninstall: ## undo install; the configuration stays
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) \
-	    contrib/install/uninstall.sh
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) contrib/install/uninstall.sh

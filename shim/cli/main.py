@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "config": "show_config",
     "inspect": "inspect",
     "check": "check",
+    "topology": "topology.command",
     "doctor": "doctor",
     "plan": "plan",
     "run": "run",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from shim import log, stats
+from shim import log, stats, telemetry
 from shim.errors import ShimError
 from shim.oci import bundle
 from shim.process import pidfd
@@ -23,7 +23,8 @@ from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox, remove_own
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status
-from shim.sandbox.teardown import dismantle
+from shim.sandbox.teardown import remove_leftover
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
@@ -62,13 +63,14 @@ def _remove_unspoken(node: Node) -> None:
             if directory.name not in kept:
                 _log.warning("removing what no record speaks of", path=os.fspath(directory))
                 remove(directory)
+                telemetry.count(Tally.LEFTOVER, Leftover.DIRECTORY)
 
 
 async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> None:
     if not record.pid:
         # Create had not returned, so containerd knows of no such task.
         _log.warning("removing an unfinished container", container=record.container)
-        await dismantle(node, record)
+        await remove_leftover(node, record)
         return
     alive = record.exit is None and _lives(record)
     # containerd has removed the task, while no daemon ran or on a disk that let no record be removed. What still runs
@@ -79,7 +81,7 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     except ShimError:
         removed = True
     if removed and not (alive and record.own_bundle is not None):
-        await dismantle(node, record)
+        await remove_leftover(node, record)
         return
     container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)
     container.init.pid = record.pid
@@ -102,6 +104,9 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     else:
         await node.stdio.end(record.streams, 0)
     container.supervise(node.reaper.adopt(record.pid, record.started))
+    if alive and record.running and record.machine:
+        container.finish_boot()
+    telemetry.count(Tally.ADOPTED, container.kind)
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import AlreadyExists, NotFound, ShimError, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
@@ -17,6 +17,7 @@ from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import SandboxCall
+from shim.telemetry import Tally
 
 _log = log.get(__name__)
 
@@ -125,6 +126,10 @@ class Sandboxes:
                 container = await creation.create(self.node, sandbox, order, spec)
                 sandbox.containers[order.id] = container
                 self._containers[namespace, order.id] = container
+            if container.name in sandbox.names:
+                telemetry.count(Tally.RESTARTED, container.kind)
+            elif container.name:
+                sandbox.names.add(container.name)
             return container
         finally:
             sandbox.arriving.discard(creation_of_this)
@@ -153,6 +158,8 @@ class Sandboxes:
         record = container.record
         sandbox = self.home(record.namespace, record.sandbox)
         sandbox.containers[record.container] = container
+        if container.name:
+            sandbox.names.add(container.name)
         if record.unikernel:
             sandbox.claim(record.container)
         self._containers[record.namespace, record.container] = container

@@ -1,4 +1,5 @@
-"""What an operator may ask: which pods there are, all that is known of one, and whether its guest is reached."""
+"""What an operator may ask: which pods there are, all that is known of one, its network, and whether its guest is
+reached."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from shim.sandbox.description import describe
 from shim.sandbox.lookup import find
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.topology import topology_of
 from shim.services.wellknown import timestamp
 from shim.wire import inspection_pb2 as pb
 
@@ -36,6 +38,11 @@ class InspectionService:
         """All that is known of one."""
         found = describe(find(self._sandboxes.all(), request.pod))
         return pb.InspectResponse(json=msgspec.json.encode(found).decode())
+
+    async def topology(self, request: Any, call: Call) -> Any:
+        """Its network as it is."""
+        found = await topology_of(find(self._sandboxes.all(), request.pod))
+        return pb.TopologyResponse(json=msgspec.json.encode(found).decode())
 
     async def check(self, request: Any, call: Call) -> Any:
         """Ask its guest, its gateway and its router."""

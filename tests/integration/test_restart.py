@@ -27,6 +27,7 @@ from tests.integration.daemon import Daemon
 from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
 from tests.integration.ready import served
+from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -110,6 +111,14 @@ def end(daemon: Daemon, how: str) -> None:
         daemon.kill()
 
 
+def counted(daemon: Daemon, what: str) -> dict[str, float]:
+    """One of the daemon's counters, by kind of container."""
+    found = scraped(daemon)
+    return {
+        kind: found[f'unikernel_shim_{what}_total{{kind="{kind}"}}'] for kind in ("unikernel", "container", "pause")
+    }
+
+
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 def test_pods_of_the_sandbox_plugin_survive_the_daemon(
     how: str, node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
@@ -127,6 +136,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert "an ordinary pod" in node.fetch(other.address)
         time.sleep(1)  # whatever containerd does about it
         daemon.start()
+        assert counted(daemon, "adopted") == {"unikernel": 1, "container": 2, "pause": 0}
 
         assert served(node, pod.address)["boot"] == boot
         for sandbox in (pod, other):
@@ -142,6 +152,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
         container = linux(pod, name="guest", attempt=1)
         assert served(node, pod.address)["boot"] != boot
+        assert counted(daemon, "restarts") == {"unikernel": 1, "container": 1, "pause": 0}
         cri.stop(container)
         assert cri.wait_exit(container).exit_code in (0, 143)
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
