@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.config import CloudHypervisor, Config, Firecracker, Monitors, Qemu, Tender
+from shim.config import CloudHypervisor, Config, Firecracker, Hvt, Monitors, Qemu, Spt
 from shim.doctor import programs
 from shim.doctor.finding import Outcome
 from shim.doctor.programs import Program, Tool
@@ -106,8 +106,8 @@ async def test_monitors_are_asked_for_their_versions(tmp_path: Path) -> None:
     """What a program may answer: a version, too old a one, nonsense, nothing, and that it cannot start."""
     noise = no_program(tmp_path)
     settings = Monitors(
-        spt=Tender(path=script(tmp_path, "spt", "echo solo5-spt version v0.9.3")),
-        hvt=Tender(path=script(tmp_path, "hvt", "echo no library >&2; exit 127")),
+        spt=Spt(path=script(tmp_path, "spt", "echo solo5-spt version v0.9.3")),
+        hvt=Hvt(path=script(tmp_path, "hvt", "echo no library >&2; exit 127")),
         qemu=Qemu(path=os.fspath(tmp_path / "none")),
         firecracker=Firecracker(path=script(tmp_path, "firecracker", "echo Firecracker v1.0.0")),
         cloud_hypervisor=CloudHypervisor(path=os.fspath(noise)),
