@@ -62,9 +62,16 @@ def decide(version: tuple[int, int], path: str, text: str | None, stanzas: Mappi
         )
     newest = 3 if version >= (2, 0) else 2
     body = _body(stanzas[name])
+    document = parse(path, text or "")
+    if version < (2, 0) and not handlers(document):
+        # Seen with 1.6 and 1.7: the first runtime that a file names takes the place of the one built in.
+        raise NodeFault(
+            "names no runtime, and would lose runc with the first that it names",
+            subject=path,
+            remedy="write what `containerd config default` prints to it",
+        )
     if text is None:
         return Registration(path, f"version = {newest}\n\n{body}", whole=True)
-    document = parse(path, text)
     declared = document.get("version", 1)
     if declared not in _TABLES or declared > newest:
         raise NodeFault(

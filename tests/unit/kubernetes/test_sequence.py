@@ -20,7 +20,6 @@ NODES = {
     "no file": (None, "2.1.9"),
     "1.7": (MAIN, "1.7.24"),
     "1.6": (MAIN, "1.6.20"),
-    "1.7, no file": (None, "1.7.24"),
 }
 SOCKET = "[Socket]\nListenStream=/run/unikernel-shim/shim.sock\n[Install]\nWantedBy=sockets.target\n"
 
@@ -224,10 +223,12 @@ def test_a_configuration_that_containerd_refuses_is_put_back(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("main", "version", "words"),
     [
-        ("version = 2\n", "1.5.9", "1.5"),
-        ("version = 1\n", "1.7.24", "version 1"),
+        (MAIN, "1.5.9", "1.5"),
+        (MAIN.replace("version = 2", ""), "1.7.24", "version 1"),
+        ("version = 2\n", "1.7.24", "lose runc"),
+        (None, "1.7.24", "lose runc"),
         ("", "2.1.9", "version 1"),
-        ("version = 3\n", "1.7.24", "version 3"),
+        (MAIN.replace("version = 2", "version = 3"), "1.7.24", "version 3"),
         ("version =\n", "2.1.9", "no TOML"),
         (
             'version = 3\n[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.unikernel]\nruntime_type = "x"\n',
@@ -238,7 +239,7 @@ def test_a_configuration_that_containerd_refuses_is_put_back(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_registered_is_refused_before_anything(
-    main: str, version: str, words: str, tmp_path: Path
+    main: str | None, version: str, words: str, tmp_path: Path
 ) -> None:
     node = Fake(tmp_path / "node", main, version)
     with pytest.raises(NodeFault, match=words):
