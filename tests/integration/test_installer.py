@@ -136,8 +136,15 @@ def test_a_node_without_python_has_all_that_the_service_needs(whole: Path, tmp_p
     )
     # As far as it goes on a node without an engine, which is past everything that it brings along.
     service = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"']
-        + [os.fspath(root), "/usr/local/bin/unikernel-shim", "serve"],
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t proc proc "$0/proc" && exec chroot "$0" unikernel-shim serve',
+            root,
+        ],
+        env={"PATH": f"/usr/local/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=20,
