@@ -44,6 +44,10 @@ test-integration: setup ## the integration tests alone
 chaos: setup ## random operations and faults on many pods: SECONDS=3600 for an hour, SEED=7 ROUND=12 for that round again
 	@$(VENV)/python -m tests.chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(ARGS)
 
+.PHONY: kind
+kind: ## the end-to-end test on a cluster of kind; needs docker, kind and kubectl (contrib/kind/README.md)
+	@contrib/kind/run.sh
+
 lint: .cache/unit ## formatting, linting, types
 	@$(VENV)/ruff format --check .
 	@$(VENV)/ruff check .

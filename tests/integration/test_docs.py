@@ -30,8 +30,9 @@ pytestmark = pytest.mark.timeout(180)
 #: First words that are not run here, and who runs them.
 ELSEWHERE = {
     "apt-get": "set-up",
+    "docker": "no engine runs here; tests/integration/test_kind.py has a double of it",
     "git": "whoever has the page has the checkout",
-    "kubectl": "no cluster can be started here; tests/unit/contrib validates the manifests",
+    "kubectl": "no cluster can be started here; tests/unit/kubernetes validates the manifests",
     "make": "each target has tests of its own, and must exist",
     "systemctl": "no systemd runs here; tests/integration/test_systemd.py has the unit",
 }

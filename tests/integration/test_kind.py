@@ -176,6 +176,6 @@ def test_an_engine_that_does_not_answer_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(paths.ROOT)))
 def test_shellcheck_has_nothing_to_say(script: Path) -> None:
     # What quotes keep from the shell is so on purpose.
-    check = [paths.program("shellcheck"), "--exclude=SC2016", "--external-sources", script]
+    check = [paths.program("shellcheck"), "--exclude=SC2016", "--external-sources", os.fspath(script)]
     done = subprocess.run(check, capture_output=True, text=True, cwd=paths.ROOT, check=False)
     assert done.returncode == 0, done.stdout

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from contrib.kubernetes.installer import __main__, label
-from shim.oci import annotations
+from shim.oci.annotations import wishes
 from tests.unit.kubernetes.a_node import CONTRIB
 
 #: kind's own configuration, which is no object of Kubernetes': the real kind reads it (tests/integration/test_kind.py).
@@ -47,7 +47,7 @@ def test_a_misspelt_key_is_seen() -> None:
 
 
 def test_our_annotations_are_ours() -> None:
-    read = [annotations.wishes(metadata.get("annotations", {})) for metadata, _ in pods()]
+    read = [wishes(metadata.get("annotations", {})) for metadata, _ in pods()]
     assert {wish.guest for wish in read} >= {"linux"}
 
 
