@@ -1,6 +1,6 @@
 # A node of kind with this shim on it, put there by the installer as it would put it on any node, and with what runs and
 # feeds guests. Nothing is started in the build: the node's systemd does that when it boots.
-ARG NODE=kindest/node:v1.36.1
+ARG NODE=kindest/node:v1.37.0
 ARG INSTALLER=unikernel-shim-installer:kind
 
 # hadolint ignore=DL3006

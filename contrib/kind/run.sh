@@ -5,7 +5,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-: "${CLUSTER:=unikernel}" "${NODE:=kindest/node:v1.36.1}" "${PATIENCE:=180s}"
+: "${CLUSTER:=unikernel}" "${NODE:=kindest/node:v1.37.0}" "${PATIENCE:=180s}"
 images=(unikernel-guest:kind unikernel-client:kind)
 
 say() { printf 'kind: %s\n' "$*" >&2; }

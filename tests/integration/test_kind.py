@@ -104,6 +104,14 @@ def test_the_real_kind_reads_the_configuration(tmp_path: Path) -> None:
     assert "could not find a log line" in words
 
 
+def test_the_node_is_built_on_what_kind_is_made_for(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, docker=_DOCKER)
+    desk.run(paths.cached("kind", "usr", "bin", "kind"), "create", "cluster")
+    own = next(line for line in desk.asked if " kindest/node:" in line).split()[-1].partition("@")[0]
+    for file in ("run.sh", "node.Dockerfile"):
+        assert own in (KIND / file).read_text(), own
+
+
 def test_the_real_kind_refuses_a_key_that_it_does_not_know(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text((KIND / "cluster.yaml").read_text().replace("labels:", "lables:"))

@@ -61,6 +61,6 @@ done < <(libraries "${extensions[@]}")
 "$python/bin/$name" -m compileall -q "$python/lib/$name" || fail "the standard library does not compile"
 
 mkdir -p "$share/units"
-cp "$here"/contrib/systemd/*.service "$here"/contrib/systemd/*.socket "$share/units/" 2>/dev/null || true
+find "$here/contrib/systemd" \( -name '*.service' -o -name '*.socket' \) -exec cp -t "$share/units" {} +
 cp "$here/contrib/config.toml" "$share/"
 cp -r "$here/contrib/containerd" "$share/containerd"

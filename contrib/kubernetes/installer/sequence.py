@@ -10,7 +10,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -85,7 +85,7 @@ def install(node: Node, site: Site, installation: Installation, record: Record) 
             record.undo(step)
         raise
     # The daemon first: containerd is to find it.
-    _act(node, site, record, *sorted(installation.units))
+    _act(node, site, record, *_sockets_first(installation.units))
     said = []
     for step in _outdated(record, {step.path for step in (*wanted, *registering)}):
         if isinstance(step, Tree) and _in_use(node, step.path):
@@ -119,9 +119,8 @@ def remove(node: Node, site: Site, record: Record, *, force: bool = False) -> li
         _dump(node, site)
         node.systemctl("restart", site.unit)
         record.settle("containerd")
-    for step in units:
-        if node.entry(step.path).exists():
-            node.systemctl("stop", posixpath.basename(step.path))
+    for name in _sockets_first(posixpath.basename(step.path) for step in units if node.entry(step.path).exists()):
+        node.systemctl("stop", name)
     for step in reversed(record.steps):
         said += filter(None, [record.undo(step, *_forgotten(step))])
     if "reload" in record.pending:
@@ -236,6 +235,11 @@ def _forgotten(step: AnyStep) -> tuple[Action, ...]:
     return ("reload",) if _is_unit(step) else ()
 
 
+def _sockets_first(units: Iterable[str]) -> list[str]:
+    """systemd binds no socket for a service that runs, and starts a service anew that is stopped before its socket."""
+    return sorted(units, key=lambda name: (not name.endswith(".socket"), name))
+
+
 def _is_unit(step: AnyStep) -> bool:
     return isinstance(step, File) and posixpath.dirname(step.path) == _UNITS
 
@@ -257,7 +261,7 @@ def _act(node: Node, site: Site, record: Record, *units: str) -> None:
         if action == "reload":
             node.systemctl("daemon-reload")
         elif action == "serve":
-            # A socket cannot be bound anew under a service that has it; starting it twice is no harm.
+            # Starting a socket twice is no harm, and it cannot be restarted under the service that has it.
             for unit in units:
                 node.systemctl(*(("restart", unit) if unit == _SERVICE else ("start", unit)))
         else:
