@@ -47,8 +47,8 @@ patchelf --set-interpreter "$python/lib/$(basename "$loader")" --force-rpath --s
 
 staged=$(mktemp -d)
 trap 'rm -rf "$staged"' EXIT
-PREFIX=$prefix BINDIR=$staged/bin SYSCONFDIR=$staged/etc UNITDIR=$staged/units DESTDIR='' PYTHON=$python/bin/$name \
-    "$here/contrib/install/install.sh" >/dev/null
+PREFIX=$prefix BINDIR=$staged/bin SYSCONFDIR=$staged/etc UNITDIR=$staged/units DATADIR=$staged/share DESTDIR='' \
+    PYTHON=$python/bin/$name "$here/contrib/install/install.sh" >/dev/null
 # containerd runs the courier by the interpreter above, whatever this machine has.
 sed -i "1s|.*|#!$python/bin/$name -IS|" "$prefix/venv/bin/containerd-shim-unikernel-v2"
 # Extension modules of packages bring their libraries along or need those above.

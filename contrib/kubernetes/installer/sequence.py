@@ -58,7 +58,7 @@ class Installation(msgspec.Struct, frozen=True):
     def units(self) -> dict[str, str]:
         """The units as they are to be on a node."""
         texts = {file.name: file.read_text() for file in sorted((self.source / "share/units").iterdir())}
-        places = {"@BINDIR@": f"{_CURRENT}/venv/bin", "@SYSCONFDIR@": "/etc"}
+        places = {"@BINDIR@": f"{_CURRENT}/venv/bin", "@SYSCONFDIR@": "/etc", "@PREFIX@": _CURRENT}
         return {name: re.sub("|".join(places), lambda at: places[at[0]], text) for name, text in texts.items()}
 
 
