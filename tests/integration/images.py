@@ -196,6 +196,7 @@ LINUX_ANNOTATIONS = {
     "io.unikernel.initrd": INITRD_PATH,
     "io.unikernel.guest": "linux",
     "io.unikernel.monitor": "qemu",
+    "io.unikernel.cmdline": guest.WORDS,
 }
 
 
