@@ -16,6 +16,8 @@ VENV := .venv/bin
 SETUP := tests/setup/setup.sh
 # Extra arguments for pytest: make test ARGS="-k calico -x"
 ARGS ?=
+# How many pytests `make test` runs at once.
+LANES ?= 2
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +31,8 @@ demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod
 example: setup ## a kernel and an initrd to try things with, in build/example
 	@PYTHONPATH=. $(VENV)/python -m tests.demo.example
 
-# The unit tests need nothing of the rest of the set-up, which mostly waits for downloads.
-test: .cache/unit ## every test: unit tests, then real namespaces and real containerd
-	@$(SETUP) & made=$$!; $(VENV)/python -m pytest tests/unit $(ARGS); unit=$$?; wait $$made && exit $$unit
-	@$(VENV)/python -m pytest tests/integration $(ARGS)
-	@$(VENV)/python -m pytest tests/chaos $(ARGS)
+test: setup ## every test: units, real namespaces, real containerd, chaos; LANES=1 does one thing at a time
+	@$(VENV)/python -m tests.lanes $(LANES) $(ARGS)
 
 test-unit: .cache/unit ## the unit tests alone: no root, no network
 	@$(VENV)/python -m pytest tests/unit $(ARGS)
