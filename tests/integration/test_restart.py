@@ -56,11 +56,8 @@ def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
 
 @pytest.fixture
 def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
-    check = LeakCheck(node, containerd, grace=3)
-    before = check.__enter__()
-    yield before
-    leaked = [line for line in check.settled() if not RESTARTED.search(line)]
-    assert not leaked, "left behind:\n" + "\n".join(leaked)
+    with LeakCheck(node, containerd, expected=RESTARTED) as check:
+        yield check
 
 
 def linux(pod: Pod, **options: Any) -> str:

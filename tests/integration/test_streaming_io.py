@@ -59,11 +59,8 @@ def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
 @pytest.fixture
 def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[None]:
     """Nothing is left behind: no FIFO of a stream, nor what every test looks for."""
-    check = LeakCheck(node, containerd, grace=1)
-    before = check.__enter__()
-    yield
-    leaked = [line for line in before.settled() if not RESTARTED.search(line)]
-    assert not leaked, "left behind:\n" + "\n".join(leaked)
+    with LeakCheck(node, containerd, expected=RESTARTED):
+        yield
     assert list((daemon.run_dir / "streams").iterdir()) == []
 
 
