@@ -8,18 +8,19 @@ next life takes the place of the one given up. In the courier's mode containerd 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.integration import guest, images, tender_double
+from tests.integration import guest, images, ready, tender_double
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
@@ -30,6 +31,9 @@ from tests.integration.ready import served
 from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(120)
+
+#: containerd's gRPC dials a daemon that was away only now and then.
+eventually = functools.partial(ready.eventually, within=15.0, despite=(grpc.RpcError, LookupError))
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +83,6 @@ def monitor(node: Node, pod: Pod) -> int:
             if f"address={pod.address}".encode() in file.read().split(b"\0"):
                 return pid
     raise LookupError(pod.address)
-
-
-def eventually(question: Callable[[], object], within: float = 15.0) -> None:
-    """Wait until the answer is true: containerd's gRPC dials a daemon that was away only now and then."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            if question():
-                return
-        except (grpc.RpcError, LookupError):
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def removed(pod: Pod) -> bool:
