@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from shim.courier import pod_directory
 from shim.errors import InvalidRequest
@@ -17,8 +20,12 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
-_VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+#: The environment variable that names it; a courier inherits containerd's.
+VARIABLE = "UNIKERNEL_SHIM_CONFIG"
 _DAY = 86400  # seconds
+_SHORTEST = 1  # seconds between two checks of a guest that does not answer: so long one may take
+_PATH = "a path, or a name on PATH"
+_POWERDOWN = "seconds for a guest to power down, where its pod does not say; 0: none is asked"
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,105 +33,146 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Log(Section, frozen=True):
-    """`level` is debug, info, warning or error; `format` is json, text, or auto (text on a terminal)."""
+    """What the daemon says on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is said")] = "info"
+    format: Annotated[
+        Literal["auto", "json", "text"], Meta(description="one JSON object a line, or text; auto: text on a terminal")
+    ] = "auto"
 
 
 class Containerd(Section, frozen=True):
-    """`address` is containerd's gRPC socket; its ttrpc socket is that with `.ttrpc` behind it."""
+    """Whom the daemon tells what happened."""
 
-    address: str = "/run/containerd/containerd.sock"
+    address: Annotated[
+        str, Meta(description="containerd's gRPC socket; its ttrpc socket is that with .ttrpc behind it")
+    ] = "/run/containerd/containerd.sock"
 
 
 class Engine(Section, frozen=True):
-    """`path` is the OCI runtime: a path, a name on PATH, or "auto" for crun where it works, else runc. `timeout` is how
-    long one run of it may take, in seconds; `parallel` how many may start containers at once, 0 for two a processor."""
+    """The OCI runtime that makes containers."""
 
-    path: str = "auto"
-    timeout: float = 30.0
-    parallel: int = 0
+    path: Annotated[str, Meta(description="a path, a name on PATH, or auto: crun where it works, else runc")] = "auto"
+    timeout: Annotated[float, Meta(description="seconds that one run of it may take")] = 30.0
+    parallel: Annotated[int, Meta(description="how many may start containers at once; 0: two a processor")] = 0
 
 
 class Network(Section, frozen=True):
-    """`dataplane` says how a tap is joined to the pod's interface, where a pod has no wish of its own."""
+    """What a pod's network becomes where the pod has no wish of its own."""
 
-    dataplane: Dataplane = "auto"
+    dataplane: Annotated[
+        Dataplane, Meta(description="how a tap is joined to the pod's interface; auto: the first that suits it")
+    ] = "auto"
 
 
 class Guest(Section, frozen=True):
-    """`memory` is what a guest gets, in MiB, when neither an annotation nor a memory limit says."""
+    """What guests get."""
 
-    memory: int = 128
+    memory: Annotated[int, Meta(description="MiB, where neither an annotation nor a memory limit says")] = 128
 
 
-class Tender(Section, frozen=True):
-    """A Solo5 tender: `path` is a path or a name on PATH."""
+class Spt(Section, frozen=True):
+    """Solo5's tender that confines its guest by a seccomp filter."""
 
-    path: str
+    path: Annotated[str, Meta(description=_PATH)] = "solo5-spt"
+
+
+class Hvt(Section, frozen=True):
+    """Solo5's tender that runs its guest under KVM."""
+
+    path: Annotated[str, Meta(description=_PATH)] = "solo5-hvt"
 
 
 class Qemu(Section, frozen=True):
-    """`path` as for a tender, or "auto" for the qemu-system-… of the node's architecture; `accel` is kvm, tcg, or auto:
-    KVM where a guest was seen to run under it; `vhost` is on, off, or auto: the kernel moves the NICs' packets
-    (vhost-net) where KVM is used and the node has that.
+    """QEMU."""
 
-    `powerdown` is how many seconds a guest that is to stop is given to power down, where its pod does not say; 0 asks
-    no guest."""
-
-    path: str = "auto"
-    accel: Literal["auto", "kvm", "tcg"] = "auto"
-    vhost: Literal["auto", "off", "on"] = "auto"
-    powerdown: float = 20.0
+    path: Annotated[
+        str, Meta(description="a path, a name on PATH, or auto: the qemu-system-… of the node's architecture")
+    ] = "auto"
+    accel: Annotated[
+        Literal["auto", "kvm", "tcg"], Meta(description="auto: KVM where a guest was seen to run under it, else TCG")
+    ] = "auto"
+    vhost: Annotated[
+        Literal["auto", "off", "on"],
+        Meta(description="whether the kernel moves the NICs' packets; auto: with KVM, where the node has vhost-net"),
+    ] = "auto"
+    powerdown: Annotated[float, Meta(description=_POWERDOWN)] = 20.0
 
 
 class Firecracker(Section, frozen=True):
-    """`path` as for a tender."""
+    """Firecracker."""
 
-    path: str = "firecracker"
+    path: Annotated[str, Meta(description=_PATH)] = "firecracker"
 
 
 class CloudHypervisor(Section, frozen=True):
-    """`path` as for a tender, `powerdown` as for QEMU."""
+    """Cloud Hypervisor."""
 
-    path: str = "cloud-hypervisor"
-    powerdown: float = 20.0
+    path: Annotated[str, Meta(description=_PATH)] = "cloud-hypervisor"
+    powerdown: Annotated[float, Meta(description=_POWERDOWN)] = 20.0
 
 
 class Monitors(Section, frozen=True):
     """One table a monitor."""
 
-    spt: Tender = Tender(path="solo5-spt")
-    hvt: Tender = Tender(path="solo5-hvt")
+    spt: Spt = Spt()
+    hvt: Hvt = Hvt()
     qemu: Qemu = Qemu()
     firecracker: Firecracker = Firecracker()
     cloud_hypervisor: CloudHypervisor = msgspec.field(default=CloudHypervisor(), name="cloud-hypervisor")
 
 
 class Storage(Section, frozen=True):
-    """`directory` is on a disk: it holds images of file systems, which outlive their pods, and the pods' own disks. At
-    most `limit` MiB of images are kept that nobody uses; a root that a guest can write to has `room` MiB beside what is
-    in it."""
+    """Images of file systems, kept for further pods, and the pods' own disks."""
 
-    directory: Path = Path("/var/lib/unikernel-shim")
-    limit: int = 10240
-    room: int = 1024
+    directory: Annotated[Path, Meta(description="where they are: on a disk, an absolute path")] = Path(
+        "/var/lib/unikernel-shim"
+    )
+    limit: Annotated[int, Meta(description="MiB of images that are kept while nobody uses them")] = 10240
+    room: Annotated[int, Meta(description="MiB that a root which a guest can write to has beside what is in it")] = 1024
 
 
 class Metrics(Section, frozen=True):
-    """`listen` is where Prometheus fetches metrics: HOST:PORT, `unix:` and a path, or "" for nowhere."""
+    """What Prometheus is told."""
 
-    listen: str = ""
+    listen: Annotated[
+        str, Meta(description="where it fetches them: 127.0.0.1:9477 or the like, unix:/path, or nothing: nowhere")
+    ] = ""
+
+
+class Check(Section, frozen=True):
+    """Whether guests are checked without being asked for."""
+
+    every: Annotated[
+        float, Meta(description="seconds between two checks of a guest; 0: it is checked when somebody asks")
+    ] = 0.0
+
+
+class Tracing(Section, frozen=True):
+    """Where traces are sent."""
+
+    endpoint: Annotated[
+        str,
+        Meta(description="a collector, OTLP over gRPC: http://127.0.0.1:4317, https:// for TLS; nothing: nowhere"),
+    ] = ""
+    sample: Annotated[
+        float, Meta(description="the share of traces to keep, 0 to 1, of those that begin here and not in containerd")
+    ] = 1.0
 
 
 class Config(Section, frozen=True):
-    """The whole file. `run_dir` holds the sockets, the lock and the journal, mode 0700. `grouping` says whom couriers
-    ask: the node's daemon, or one of the pod's own."""
+    """The whole file. Each setting's description is its text in docs/configuration.md and contrib/config.toml."""
 
-    run_dir: Path = Path("/run/unikernel-shim")
-    grouping: Literal["node", "pod"] = "node"
-    stop_grace: float = 5.0
+    run_dir: Annotated[Path, Meta(description="sockets, lock and journal; root's, mode 0700; an absolute path")] = Path(
+        "/run/unikernel-shim"
+    )
+    grouping: Annotated[
+        Literal["node", "pod"],
+        Meta(description="whom couriers ask: the node's daemon, or with pod one of the pod's own"),
+    ] = "node"
+    stop_grace: Annotated[
+        float, Meta(description="seconds that a stopping daemon gives to calls under way and to untold events")
+    ] = 5.0
     log: Log = Log()
     containerd: Containerd = Containerd()
     engine: Engine = Engine()
@@ -132,7 +180,9 @@ class Config(Section, frozen=True):
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
     storage: Storage = Storage()
+    check: Check = Check()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
 
     @property
     def grpc_socket(self) -> Path:
@@ -153,23 +203,26 @@ class Config(Section, frozen=True):
         return msgspec.structs.replace(self, run_dir=directory, metrics=Metrics())
 
 
+def named(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that is meant by `path`, else by UNIKERNEL_SHIM_CONFIG in the environment, else DEFAULT_PATH."""
+    return path or Path(environment.get(VARIABLE) or DEFAULT_PATH)
+
+
 def load(path: Path | None = None) -> Config:
     """Read `path`, else the file UNIKERNEL_SHIM_CONFIG names, else DEFAULT_PATH (which may be missing).
 
     Raises InvalidRequest naming the file and the key or line.
     """
-    named = path or (Path(os.environ[_VARIABLE]) if os.environ.get(_VARIABLE) else None)
+    file = named(path)
     try:
-        text = (named or DEFAULT_PATH).read_text()
+        text = file.read_text()
     except FileNotFoundError:
-        if named is None:
+        if path is None and not os.environ.get(VARIABLE):
             return Config()
-        raise InvalidRequest("there is no such configuration file", subject=os.fspath(named)) from None
+        raise InvalidRequest("there is no such configuration file", subject=os.fspath(file)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"the configuration cannot be read: {error}", subject=os.fspath(named or DEFAULT_PATH)
-        ) from error
-    return parse(text, os.fspath(named or DEFAULT_PATH))
+        raise InvalidRequest(f"the configuration cannot be read: {error}", subject=os.fspath(file)) from error
+    return parse(text, os.fspath(file))
 
 
 def parse(text: str, name: str) -> Config:
@@ -188,10 +241,25 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("storage.limit and storage.room must be 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    if config.tracing.endpoint and not _is_collector(config.tracing.endpoint):
+        raise InvalidRequest("tracing.endpoint must be http://HOST:PORT or https://HOST:PORT", subject=name)
     # Also what is no number: nan compares with nothing.
+    if config.check.every and not _SHORTEST <= config.check.every <= _DAY:
+        raise InvalidRequest(f"check.every must be 0, or {_SHORTEST} to {_DAY} seconds", subject=name)
+    if not 0 <= config.tracing.sample <= 1:
+        raise InvalidRequest("tracing.sample must be 0 to 1", subject=name)
     monitors = config.monitors
     asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}
     for monitor, powerdown in asking.items():
         if not 0 <= powerdown <= _DAY:
             raise InvalidRequest(f"monitors.{monitor}.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config
+
+
+def _is_collector(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        named = bool(parts.hostname and parts.port)
+    except ValueError:
+        return False
+    return named and parts.scheme in ("http", "https") and endpoint == f"{parts.scheme}://{parts.netloc}"

@@ -118,16 +118,43 @@ def settings(path: str) -> tuple[str, bool]:
             text = file.read()
     except OSError:
         return run_dir, False
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith(b"#")]
-    if not any(b"run_dir" in line or b"grouping" in line for line in lines):
-        return run_dir, False
-    import tomllib
+    found = _plain_settings(text)
+    if found is None:
+        import tomllib
 
-    try:
-        found = tomllib.loads(text.decode())
-    except ValueError as error:
-        raise Failure(f"the configuration cannot be read: {path}: {error}") from None
+        try:
+            found = tomllib.loads(text.decode())
+        except ValueError as error:
+            raise Failure(f"the configuration cannot be read: {path}: {error}") from None
     return str(found.get("run_dir", run_dir)), found.get("grouping") == "pod"
+
+
+def _plain_settings(text: bytes) -> "dict[str, str] | None":
+    """run_dir and grouping of a TOML text in which each is a line of its own with a plain string, as nearly all have
+    them; None for any other text. The parser of TOML costs more than the rest of this program."""
+    found: dict[str, str] = {}
+    if b'"""' in text or b"'''" in text:
+        return None  # their lines are no lines
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith(b"["):
+            return found  # the tables: what concerns us comes before them
+        if line.startswith(b"#") or not (b"run_dir" in line or b"grouping" in line):
+            continue
+        key, _, value = line.partition(b"=")
+        name, value = key.strip().decode(errors="replace"), value.strip()
+        quote = value[:1]
+        inner, closed, rest = value[1:].partition(quote) if quote else (b"", b"", b"")
+        plain = (
+            quote in (b'"', b"'") and closed and b"\\" not in inner and (not rest.strip() or rest.lstrip()[:1] == b"#")
+        )
+        if name not in ("run_dir", "grouping") or not plain or name in found:
+            return None
+        try:
+            found[name] = inner.decode()
+        except UnicodeDecodeError:
+            return None
+    return found
 
 
 def pod_directory(run_dir: str, pod: str) -> str:

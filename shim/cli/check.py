@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("check", epilog="Exit codes: 0 nothing is wrong, 1 something is, 2 there is nothing to be checked.")
-@pod_argument
+@pod_argument()
 @terminal.json_option("Print the findings as JSON.")
 @click.pass_obj
 def command(config_path: Path | None, pod: str, as_json: bool) -> None:

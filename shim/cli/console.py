@@ -29,7 +29,7 @@ _TIDY: Final = b"\x1b[0m\x1b[?25h"
 
 
 @click.command("console", epilog=terminal.EXIT_CODES)
-@pod_argument
+@pod_argument()
 @click.option("-c", "--container", default="", metavar="NAME", help="Which of its containers; default: the unikernel.")
 @click.option(
     "--escape",

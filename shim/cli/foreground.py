@@ -79,6 +79,7 @@ def foreground(
             raise InvalidRequest("there is no such file", subject=os.fspath(path))
     log.configure("warning" if config.log.level == "info" else config.log.level)
     # A directory of its own: neither the daemon nor another foreground run is to be met there.
+    config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runs = config.run_dir / "foreground"
     own = runs / str(os.getpid())
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,6 +93,8 @@ def foreground(
             return status
         finally:
             shutil.rmtree(own, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                runs.rmdir()  # unless another run is in it
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ _STYLES: Final = {"running": "good", "paused": "doubtful", "stopped": "quiet"}
 
 
 @click.command("inspect", epilog=terminal.EXIT_CODES)
-@pod_argument
+@pod_argument()
 @terminal.json_option("Print all of it as JSON.")
 @click.pass_obj
 def command(config_path: Path | None, pod: str, as_json: bool) -> None:

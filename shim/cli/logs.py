@@ -16,7 +16,7 @@ from shim.cli.pods import pod_argument
 
 
 @click.command("logs", epilog=terminal.EXIT_CODES)
-@pod_argument
+@pod_argument()
 @click.option("-c", "--container", default="", metavar="NAME", help="Which of its containers; default: the unikernel.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, into the container's next lives.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of what is there.")

@@ -31,6 +31,8 @@ _COMMANDS: Final = {
     "ps": "ps",
     "inspect": "inspect",
     "check": "check",
+    "topology": "topology.command",
+    "doctor": "doctor",
     "events": "events",
     "logs": "logs",
     "console": "console",

@@ -17,9 +17,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _QUICK: Final = 0.5  # seconds that a shell may wait for names
 
 
-def pod_argument(function: _F) -> _F:
+def pod_argument(*, required: bool = True) -> Callable[[_F], _F]:
     """POD, which a shell completes, as the parameter `pod`."""
-    return click.argument("pod", metavar="POD", shell_complete=_complete)(function)
+    return click.argument("pod", metavar="POD", required=required, shell_complete=_complete)
 
 
 def pod_option(text: str) -> Callable[[_F], _F]:

@@ -22,13 +22,15 @@ from shim.errors import NodeFault, TimedOut
 from shim.monitors.base import Run
 from shim.monitors.binary import identity
 from shim.monitors.version import Version, Versions
+from shim.process.boot import boot_id
 from shim.process.spawn import Completed
 
 _log = log.get(__name__)
 
 KVM = Path("/dev/kvm")
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs as it should
+#: The file in which what was found out is kept.
+MEMORY = "acceleration.json"
 
 
 class Acceleration(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +129,11 @@ class Accelerators:
     def _key(self, program: Path, probe: Probe, argv: dict[str, tuple[str, ...]]) -> str:
         """What a finding holds for: this program, this boot, this kernel, what was asked, and how it was found."""
         how = zlib.crc32(probe.kernel() + repr((argv, self._oldest)).encode())
-        return f"{identity(program)} {_BOOT.read_text().strip()} {os.uname().release} {self._wanted} {how:08x}"
+        return f"{identity(program)} {boot_id()} {os.uname().release} {self._wanted} {how:08x}"
 
     @property
     def _memory(self) -> Path:
-        return self._state / "acceleration.json"
+        return self._state / MEMORY
 
     def _remembered(self, key: str) -> Acceleration | None:
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -14,9 +14,9 @@ from shim.process.spawn import Completed
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC of the guest.
 
-    `fd` is the tap's number in the monitor's process, `tap` its name in the pod's namespace, `vhost` the number of the
-    NIC's vhost-net descriptor (None without one); `device` is the name by which a kernel's manifest calls it ("" where
-    the kernel has none).
+    `fd` is the tap's number in the monitor's process, where that inherits it, `tap` its name in the pod's namespace,
+    `vhost` the number of the NIC's vhost-net descriptor (None without one); `device` is the name by which a kernel's
+    manifest calls it ("" where the kernel has none).
     """
 
     fd: int
@@ -51,7 +51,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     `kind` is the machine asked for, among those that the monitor has ("" for its own choice). `control` is the number,
     in the monitor's process, of the listening socket by which it takes commands. `cpus` are virtual processors. `clock`
     is the word by which the guest's kernel takes the rate of its processor's counter, in kHz, from a monitor that knows
-    it ("" where it has none).
+    it ("" where it has none). `deaf` says that the kernel can be started by PVH, and then reads no command line.
     """
 
     kernel: Path
@@ -64,6 +64,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     cpus: int = 1
     clock: str = ""
+    deaf: bool = False
     control: int | None = None
 
 
@@ -74,7 +75,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     files of the node that it reads, bound read-only at the same path; `by_name` says that it attaches taps by name
     and so must run in the pod's network namespace, its taps persistent and owned by its user; `in_pod` that it must run
     there although it has its taps as descriptors. `files` are small files made for this monitor alone, by the absolute
-    path at which it sees them, under /unikernel.
+    path at which it sees them, under /unikernel. `machine` is what `Booted.boot` tells it once it runs, b"" where
+    everything is on its command line and in its files.
     """
 
     argv: tuple[str, ...]
@@ -83,6 +85,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     by_name: bool = False
     in_pod: bool = False
     files: Mapping[Path, bytes] = {}
+    machine: bytes = b""
 
 
 class Monitor(Protocol):
@@ -94,7 +97,7 @@ class Monitor(Protocol):
     #: Whether it speaks virtio-net headers, by which checksums and segmentation are left to whoever can do them.
     vnet_hdr: bool
     #: Seconds that a guest is given to power down once it is asked; 0 where none is ever asked. Only a monitor that can
-    #: ask is handed a control socket.
+    #: ask, or is `Booted`, is handed a control socket.
     powerdown: float
     #: What Linux calls the machine's serial console: a guest that writes there is heard on the container's stdout.
     console: str
@@ -132,6 +135,25 @@ class Monitor(Protocol):
 
         `directory` holds the control socket that the monitor was handed. The caller says how long this may take: a
         monitor that is stopped answers never. Raises Unreachable, NodeFault, Unsupported where `powerdown` is 0.
+        """
+        ...
+
+
+#: Opens the guest's tap of that name; the descriptor is the caller's to close. Raises NetworkFault.
+OpenTap = Callable[[str], Awaitable[int]]
+
+
+@runtime_checkable
+class Booted(Monitor, Protocol):
+    """A monitor that starts without a machine and is told it over its control socket, each tap as a descriptor that is
+    sent along. It is always handed such a socket, and inherits no tap."""
+
+    async def boot(self, directory: Path, machine: bytes, open_tap: OpenTap) -> None:
+        """Make the guest's machine and let it run; `machine` is the launch's, `directory` as for `power_down`.
+
+        May be repeated after a daemon that was killed meanwhile: what is done already stays as it is. The caller says
+        how long this may take. Raises NodeFault with the monitor's words where it refuses, Unreachable where it hangs
+        up, and what `open_tap` raises.
         """
         ...
 

@@ -56,6 +56,11 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         """Administratively up."""
         return bool(self.flags & rt.IFF_UP)
 
+    @property
+    def carrier(self) -> bool:
+        """Whether there is anything at its other end: a veth's peer that is up, a process that has a tap open."""
+        return bool(self.flags & rt.IFF_LOWER_UP)
+
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """One address on the interface `link` (an index). `flags` are IFA_F_*; `raw` is the kernel's own message body."""
@@ -207,18 +212,30 @@ async def read(namespace: Namespace) -> Layout:
 
 def _read(netlink: Netlink) -> Layout:
     """Runs in the namespace."""
-    link = rt.LINK.pack(0, 0, 0, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
-    dumps = Dumps(
-        links=netlink.dump(Kind.GETLINK, link, "list interfaces"),
+    return with_settings(from_messages(take_dumps(netlink)))
+
+
+def take_dumps(netlink: Netlink) -> Dumps:
+    """All that the kernel lists; blocks. Raises NetlinkError."""
+    return Dumps(
+        links=netlink.dump(Kind.GETLINK, link_request(), "list interfaces"),
         addresses=netlink.dump(Kind.GETADDR, rt.ADDRESS.pack(0, 0, 0, 0, 0), "list addresses"),
         routes=netlink.dump(Kind.GETROUTE, rt.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"),
         neighbours=netlink.dump(Kind.GETNEIGH, rt.NEIGHBOUR.pack(0, 0, 0, 0, 0), "list neighbours"),
         rules=netlink.dump(Kind.GETRULE, rt.RULE.pack(0, 0, 0, 0, 0, 0, 0), "list policy rules"),
         disciplines=netlink.dump(Kind.GETQDISC, rt.TRAFFIC.pack(0, 0, 0, 0, 0), "list queueing disciplines"),
     )
-    found = from_messages(dumps)
-    names = tuple(link.name for link in found.links if not link.flags & rt.IFF_LOOPBACK)
-    return msgspec.structs.replace(found, sysctls=_read_settings(names))
+
+
+def link_request(index: int = 0) -> bytes:
+    """What to ask for one interface, or for all of them, without the counters that nobody reads."""
+    return rt.LINK.pack(0, 0, index, 0, 0) + rt.u32(Ifla.EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
+
+
+def with_settings(layout: Layout) -> Layout:
+    """The layout with its interfaces' settings; runs in the namespace."""
+    names = tuple(link.name for link in layout.links if not link.flags & rt.IFF_LOOPBACK)
+    return msgspec.structs.replace(layout, sysctls=_read_settings(names))
 
 
 class Dumps(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,9 +255,9 @@ def from_messages(dumps: Dumps) -> Layout:
     return Layout(
         links=tuple(
             msgspec.structs.replace(link, filters=filters.get(link.index, ""))
-            for link in (_link(message.body) for message in dumps.links)
+            for link in (parse_link(message.body) for message in dumps.links)
         ),
-        addresses=tuple(_address(message.body) for message in dumps.addresses if _is_ip(message.body)),
+        addresses=tuple(parse_address(message.body) for message in dumps.addresses if _is_ip(message.body)),
         routes=tuple(
             route
             for message in dumps.routes
@@ -288,7 +305,8 @@ def _number(value: bytes | None) -> int:
     return int.from_bytes(value, sys.byteorder) if value else 0
 
 
-def _link(body: bytes) -> Link:
+def parse_link(body: bytes) -> Link:
+    """One interface, but for what a discipline says of it."""
     _family, hardware, index, flags, _change = rt.LINK.unpack_from(body)
     found = dict(rt.attributes(body, rt.LINK.size))
     information = dict(rt.attributes(found.get(Ifla.LINKINFO, b"")))
@@ -353,7 +371,8 @@ def _rule(body: bytes) -> Rule:
     )
 
 
-def _address(body: bytes) -> Address:
+def parse_address(body: bytes) -> Address:
+    """One address of either family."""
     _family, prefix, flags, scope, index = rt.ADDRESS.unpack_from(body)
     found = dict(rt.attributes(body, rt.ADDRESS.size))
     # IFA_ADDRESS is the peer's where there is one; IFA_LOCAL is then ours (linux/if_addr.h).

@@ -41,8 +41,9 @@ class Unresolved(msgspec.Struct, frozen=True, kw_only=True):
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """`view.GuestInterface` as plain text, the tap that carries it, and the truth behind it.
 
-    `index` is the pod's interface's. `next_hop` and `next_hop6` are the pod's own, "" for none; `virtual_mac` is the
-    virtual router's, "" where the guest learns real MACs.
+    `index` and `link_mtu` are the pod's interface's, the latter 0 in a plan of before it was noted. `next_hop` and
+    `next_hop6` are the pod's own, "" for none; `virtual_mac` is the virtual router's, "" where the guest learns real
+    MACs.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     next_hop: str = ""
     next_hop6: str = ""
     virtual_mac: str = ""
+    link_mtu: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +195,7 @@ def _nic(attachment: Attachment, tap: str, dataplane: Dataplane) -> Nic:
         next_hop=four.next_hop if four else "",
         next_hop6=six.next_hop if six else "",
         virtual_mac=attachment.edge.router,
+        link_mtu=attachment.link.mtu,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 
+from shim.errors import NetworkFault
 from shim.network import apply as applying
 from shim.network import layout as layouts
 from shim.network.addressing.interfaces import AUTO
 from shim.network.dataplanes.wiring import TapOptions
 from shim.network.kernel.namespace import Namespace, NamespaceGone, open_namespace
 from shim.network.layout import Layout
+from shim.network.operations import CreateTap, OpenMacvtap
 from shim.network.plan import Plan, make_plan
 
 
@@ -51,6 +54,15 @@ class PodNetwork:
         """Plumb; the taps' descriptors are the caller's. See `apply.apply`."""
         return await applying.apply(plan, self._namespace)
 
+    async def open_tap(self, tap: CreateTap | OpenMacvtap) -> int:
+        """A descriptor of a tap that was plumbed; the caller's. Raises NetworkFault."""
+        try:
+            return await self._namespace.run(tap.open)
+        except OSError as error:
+            raise NetworkFault(
+                f"the guest's tap cannot be opened: {os.strerror(error.errno or 0)}", subject=tap.link
+            ) from error
+
     async def undo(self, plan: Plan) -> None:
         """Put everything back; may be repeated. Our devices go in the background. See `apply.undo`."""
         await applying.undo(plan, self._namespace)
@@ -70,6 +82,13 @@ class PodNetwork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def open_tap_at(path: Path, plan: Plan, name: str) -> int:
+    """A descriptor of the tap that a plan has made, by its name; the caller's to close. Raises NetworkFault."""
+    (tap,) = (tap for tap in plan.taps if tap.link == name)
+    async with await PodNetwork.open(path) as network:
+        return await network.open_tap(tap)
 
 
 async def undo_at(path: Path, plan: Plan) -> None:

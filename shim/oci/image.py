@@ -11,7 +11,7 @@
     missing      | missing or a kernel| an error: nothing in this image can run
     not named    | a kernel by its    | that kernel
                  | headers            |
-    not named    | a broken Solo5 file| an error
+    not named    | a broken kernel    | an error
     not named    | NAME.nabla         | that kernel, and an error where it is none
     not named    | an ordinary program| ordinary, whatever other annotations say: they reach sidecars too
     not named    | a missing file     | an error where another annotation selects a unikernel, else ordinary: the engine
@@ -130,7 +130,7 @@ def recognise(
         root_target=wanted.root_target,
         blocks=tuple(_block(root, wish, wanted, devices) for wish in wanted.blocks),
         version=wanted.version,
-        kind=wanted.machine,
+        kind=pairing.machine_of(found.kernel, guest, monitor, wanted),
     )
 
 
@@ -239,11 +239,11 @@ def _nabla(path: Path, name: str) -> Kernel:
 
 def _entry(path: Path, name: str) -> Kernel | None:
     """The kernel that is the entry point, None for an ordinary program. A broken program is the engine's to complain
-    of, so a broken file counts only where it says that it is Solo5's."""
+    of, so a broken file counts only where it says that it is a kernel."""
     try:
         return kernels.read(path, name)
     except ImageFault:
-        if kernels.says_solo5(path):
+        if kernels.says_kernel(path):
             raise
         return None
 
@@ -270,6 +270,7 @@ def _own_arguments(root: Path, arguments: tuple[str, ...], kernel: Path) -> tupl
         return arguments[1:], ""
     found = _entry(first, arguments[0])
     if found is not None and found.family == "hermit":
+        kernels.check_machine(found, arguments[0])
         return arguments[1:], arguments[0]
     return arguments, ""
 

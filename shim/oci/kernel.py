@@ -47,6 +47,15 @@ _MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}
 _HEAD = 0x264 + 4  # bytes that hold every fixed header read below
 _PROTOCOL = 0x020C  # since when the header tells where a 64-bit kernel starts
 _AGAIN = "build the image again"
+# Marks that stand out in a file whose headers lead nowhere: Solo5's interpreter, which cannot be (include/elf_abi.h),
+# the notes of OSv and Hermit, the names of Unikraft's sections. A linker puts the first three at a file's beginning.
+_MARKS = (
+    b"/nonexistent/solo5/",
+    struct.pack("<III8s", 4, 4, _GUEST_OS, b"Xen\0osv\0"),
+    struct.pack("<III8s", 7, 1, _HERMIT, b"HERMIT\0\0"),
+    *(b"\0%s\0" % name.encode() for name in sorted(_UNIKRAFT)),
+)
+_NEAR = 1 << 16
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,11 +109,14 @@ def _bzimage(head: bytes, size: int, name: str) -> Kernel:
     return Kernel(family="linux", machine="x86_64")
 
 
-def says_solo5(path: Path) -> bool:
-    """Whether a file that `read` calls broken was meant for Solo5: its bindings name an interpreter that cannot be
-    (include/elf_abi.h), near the file's start. Blocks; raises OSError."""
+def says_kernel(path: Path) -> bool:
+    """Whether a file that `read` calls broken was meant for a kernel that is known here, by what is left of its marks
+    near its ends. Blocks; raises OSError."""
     with path.open("rb") as file:
-        return b"/nonexistent/solo5/" in file.read(1 << 16)
+        head = file.read(_NEAR)
+        file.seek(max(file.seek(0, os.SEEK_END) - _NEAR, 0))
+        tail = file.read(_NEAR)
+    return head[0x202:0x206] == b"HdrS" or any(mark in head or mark in tail for mark in _MARKS)
 
 
 def check_elf_machine(path: Path, name: str) -> None:

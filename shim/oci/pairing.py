@@ -19,6 +19,10 @@ NABLA = ".nabla"
 _ON_SOLO5 = ("solo5", "rumprun", "mirage")
 _UNKNOWN = tuple(guest for guest in GUESTS if guest not in (*_ON_SOLO5, "linux"))
 _BESIDE = {"solo5": _ON_SOLO5, "linux": ("linux", *_UNKNOWN), "": _UNKNOWN}
+# Whose kernels look for their devices on a PCI bus, unless they were built otherwise; of microvm's devices ACPI tells,
+# which they do not ask (kraftkit, machine/qemu/v1alpha1.go, starts a pc; hermit-os/loader, README.md; OSv,
+# drivers/virtio-mmio.cc).
+_ON_PCI = ("unikraft", "hermit", "osv")
 # Who takes an initrd: Hermit's loader gets its application so (hermit-os/loader, README.md).
 _TAKES_INITRD = ("linux", "unikraft", "hermit")
 
@@ -70,6 +74,13 @@ def monitor_of(kernel: Kernel, guest: str, wanted: Wishes) -> str:
             remedy=f"build it for {_either(monitors_of(guest))}",
         )
     return wanted.monitor or works[0]
+
+
+def machine_of(kernel: Kernel, guest: str, monitor: str, wanted: Wishes) -> str:
+    """The monitor's machine: the one that is wished for, else one where the guest finds its devices, "" where that is
+    the monitor's own choice."""
+    on_pci = guest in _ON_PCI and monitor == "qemu" and kernel.machine == "x86_64"
+    return wanted.machine or ("q35" if on_pci else "")
 
 
 def check_rest(kernel: Kernel, guest: str, wanted: Wishes) -> None:

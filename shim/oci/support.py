@@ -21,10 +21,10 @@ SUPPORT: dict[str, dict[str, Known]] = {
     "solo5": {"spt": _DOUBLE, "hvt": _DOUBLE},
     "rumprun": {"spt": _DOUBLE, "hvt": _DOUBLE},
     "mirage": {"spt": _DOUBLE, "hvt": _DOUBLE},
-    "unikraft": {"qemu": _GOLDEN, "firecracker": _GOLDEN},
+    "unikraft": {"qemu": _DOUBLE, "firecracker": _DOUBLE},
     "linux": {"qemu": _RUN, "firecracker": _DOUBLE, "cloud-hypervisor": _DOUBLE},
-    "hermit": {"qemu": _GOLDEN},
-    "osv": {"qemu": _GOLDEN, "firecracker": _GOLDEN, "cloud-hypervisor": _GOLDEN},
+    "hermit": {"qemu": _DOUBLE},
+    "osv": {"qemu": _DOUBLE, "firecracker": _DOUBLE, "cloud-hypervisor": _GOLDEN},
     # QEMU starts it by PVH, and then it reads no command line (docs/guests/nanos.md).
     "nanos": {"firecracker": _GOLDEN},
 }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
+from shim import telemetry
 from shim.errors import Bug, InvalidRequest, Unreachable
 from shim.rpc.status import outward
+from shim.telemetry import NOTHING, Span
 
 #: Seconds for a call whose caller sets no deadline: as long as the kubelet waits (its runtimeRequestTimeout).
 LIMIT = 120.0
@@ -26,7 +29,7 @@ class Call:
     """What a handler may know of the call it answers.
 
     `deadline` is in seconds on the monotonic clock, None for no limit; `peer_pid` is the caller's process where the
-    transport knows it (ttrpc), else None.
+    transport knows it (ttrpc), else None. `span` is the call as it is measured: a handler notes there whom it is about.
     """
 
     namespace: str
@@ -35,6 +38,7 @@ class Call:
     deadline: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer_pid: int | None = None
+    span: Span = NOTHING
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
@@ -182,6 +186,10 @@ class Running:
         Raises TimeoutError when that passes (or has passed: then nothing is started), Unreachable when the handler was
         cut off by `drain`, Bug when it answers with another message than its method's, and what the handler raises.
         """
+        with _measured(call) as measured:
+            return await self._call(method, request, measured)
+
+    async def _call(self, method: Method, request: Message, call: Call) -> Message:
         left = method.limit if call.deadline is None else call.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
@@ -211,6 +219,10 @@ class Running:
 
         Raises TimeoutError when that passes, Unreachable when the handler was cut off by `drain`, and what it raises.
         """
+        with _measured(call) as measured:
+            await self._stream(method, stream, measured)
+
+    async def _stream(self, method: StreamingMethod, stream: Stream, call: Call) -> None:
         task = asyncio.ensure_future(method.handler(stream, call))
         assert isinstance(task, asyncio.Task)
         self._streaming.add(task)
@@ -237,6 +249,13 @@ class Running:
             _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
             for task in left:
                 task.cancel()
+
+
+@contextlib.contextmanager
+def _measured(call: Call) -> Iterator[Call]:
+    """The call, with the span of what follows."""
+    with telemetry.call(call.method, call.transport, call.metadata) as span:
+        yield call if span is NOTHING else replace(call, span=span)
 
 
 def _stopping() -> Unreachable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from google.protobuf.message import DecodeError
 
 from shim import errors, log
@@ -26,28 +28,45 @@ _BY_CODE: dict[Code, type[ShimError]] = {
 }
 
 
+def code_of(error: BaseException | None) -> Code:
+    """The code that a caller is told of how its call ended; one that went away would have been told CANCELLED."""
+    match error:
+        case None:
+            return Code.OK
+        case ShimError():
+            return error.code
+        case TimeoutError():
+            return Code.DEADLINE_EXCEEDED
+        case DecodeError():
+            return Code.INVALID_ARGUMENT
+        case asyncio.CancelledError():
+            return Code.CANCELLED
+        case _:
+            return Code.INTERNAL
+
+
 def outward(error: Exception, method: str) -> tuple[Code, str]:
     """Code and text that a caller of `method` is told.
 
     A user's mistake is one log line; what we did not raise on purpose is logged with its trace, which the caller does
     not see: it gets the first line. Texts are cut at 2 KiB.
     """
-    code, text = _outward(error, method)
-    return code, text.encode(errors="replace")[:_TEXT_LIMIT].decode(errors="ignore")
+    text = _told(error, method)
+    return code_of(error), text.encode(errors="replace")[:_TEXT_LIMIT].decode(errors="ignore")
 
 
-def _outward(error: Exception, method: str) -> tuple[Code, str]:
+def _told(error: Exception, method: str) -> str:
     if isinstance(error, ShimError):
         _log.info("refused", method=method, code=error.code.name, fault=error.fault.value, error=str(error))
-        return error.code, str(error)
+        return str(error)
     if isinstance(error, TimeoutError):
         _log.warning("deadline passed", method=method)
-        return Code.DEADLINE_EXCEEDED, "the deadline passed before the call was done"
+        return "the deadline passed before the call was done"
     if isinstance(error, DecodeError):
-        return Code.INVALID_ARGUMENT, f"the request of {method} cannot be decoded"
+        return f"the request of {method} cannot be decoded"
     _log.error("unexpected", method=method, exc_info=error)
     first = str(error).strip().partition("\n")[0]
-    return Code.INTERNAL, f"unexpected {type(error).__name__}" + (f": {first}" if first else "")
+    return f"unexpected {type(error).__name__}" + (f": {first}" if first else "")
 
 
 def inward(code: int, text: str) -> ShimError:

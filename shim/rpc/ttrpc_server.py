@@ -10,7 +10,6 @@ A connection whose only call was a stream is closed with it: containerd opens on
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Coroutine, Iterable
@@ -57,7 +56,7 @@ class TtrpcServer:
             self._socket = where, where.lstat().st_ino  # noqa: ASYNC240 - neither blocks nor walks
         else:
             listening = where
-        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Connection(self), sock=listening)
+        self._server = await unix.serve(lambda: _Connection(self), listening)
 
     async def stop(self, grace: float) -> None:
         """Stop accepting, let what is under way finish within `grace` seconds, and close. Harmless before `start`.
@@ -96,13 +95,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
         stream = cast(asyncio.Transport, transport)
-        pid, uid = unix.peer(stream.get_extra_info("socket"))
-        if self._server.stopping or uid not in (0, os.geteuid()):
-            if not self._server.stopping:
-                _log.warning("a peer that is not root was turned away", peer_uid=uid, peer_pid=pid)
+        connection = stream.get_extra_info("socket")
+        if self._server.stopping or not unix.trusted(connection):
             stream.abort()
             return
-        self._peer_pid = pid
+        self._peer_pid, _ = unix.peer(connection)
         stream.set_write_buffer_limits(high=_WRITE_HIGH)
         self._transport, self._flow = stream, Flow(stream)
         self._server.connections.add(self)

@@ -11,7 +11,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from shim import log, stats
+from shim import log, stats, telemetry
 from shim.errors import ShimError
 from shim.oci import bundle
 from shim.process import pidfd
@@ -25,7 +25,8 @@ from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox, remove_own
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status
-from shim.sandbox.teardown import dismantle
+from shim.sandbox.teardown import remove_leftover
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
@@ -69,6 +70,7 @@ def _remove_unspoken(node: Node) -> list[Path]:
             if directory.name not in kept:
                 _log.warning("removing what no record speaks of", path=os.fspath(directory))
                 remove(directory)
+                telemetry.count(Tally.LEFTOVER, Leftover.DIRECTORY)
                 removed.append(directory)
     return removed
 
@@ -110,13 +112,16 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     else:
         await node.stdio.end(record.streams, 0)
     container.supervise(node.reaper.adopt(record.pid, record.started))
+    if alive and record.running and record.machine:
+        container.finish_boot()
+    telemetry.count(Tally.ADOPTED, container.kind)
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
     node.announce(Adopted(**about(record), pid=record.pid, alive=alive))
 
 
 async def _remove(node: Node, record: ContainerRecord, what: str) -> None:
     _log.warning("removing a leftover", container=record.container, what=what)
-    await dismantle(node, record)
+    await remove_leftover(node, record)
     node.announce(LeftoverRemoved(**about(record), what=what))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shim import log, oom, stats
+from shim import log, oom, stats, telemetry
 from shim.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -25,18 +25,20 @@ from shim.errors import (
     ShimError,
     TimedOut,
     Unexpected,
+    Unreachable,
     Unsupported,
     WrongState,
 )
 from shim.network.checking.check import Report
 from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
-from shim.oci.rewrite import Spec, container_name, log_directory, namespace_path
+from shim.oci.rewrite import Spec, container_name, is_sandbox, log_directory, namespace_path
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
 from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox import identifiers
+from shim.sandbox.booting import boot
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import (
     Deleted,
@@ -55,10 +57,12 @@ from shim.sandbox.record import ContainerRecord
 from shim.sandbox.state import Call, Status
 from shim.sandbox.stopping import Stopping
 from shim.sandbox.teardown import dismantle, restore_network
+from shim.telemetry import Phase
 
 _log = log.get(__name__)
 
 _DRAIN = 2.0  # seconds that output may take to be relayed after the exit, where somebody still holds it or reads slowly
+_HANGING_UP = 0.5  # seconds in which a monitor that has closed its control socket turns out to have ended
 _EXECS_END = 10.0  # seconds to wait for execs whose container is gone
 
 
@@ -103,6 +107,13 @@ class Container:
         return container_name(self._spec)
 
     @property
+    def kind(self) -> str:
+        """What it is: `unikernel`, `pause`, or any other `container`."""
+        if self.record.unikernel:
+            return "unikernel"
+        return "pause" if is_sandbox(self._spec) else "container"
+
+    @property
     def pod_name(self) -> tuple[str, str]:
         """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
         return self.record.pod
@@ -125,6 +136,11 @@ class Container:
     @property
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
+
+    def _notes(self) -> dict[str, str]:
+        record = self.record
+        ids = {"container": record.container, "sandbox": record.sandbox, "namespace": record.namespace}
+        return {**ids, "kind": self.kind}
 
     def process(self, exec_id: str) -> Process:
         """The init ("") or an exec. Raises NotFound."""
@@ -161,6 +177,10 @@ class Container:
     async def _handle_init_exit(self, ended: Exit) -> None:
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return  # a deletion that could not wait for this has handled it
+        with telemetry.phase(Phase.EXIT, **self._notes()):
+            await self._finish(ended)
+
+    async def _finish(self, ended: Exit) -> None:
         if self._memory is not None:
             self._memory.end()
         ended = self._stopping.seen_by_callers(ended)
@@ -221,32 +241,79 @@ class Container:
         """Let the init or an exec run; returns its pid.
 
         Raises Unexpected in the wrong state or with the engine's words, NodeFault with a monitor's last words when it
-        dies at once.
+        dies at once, and the errors of `booting.boot`, with the monitor ended.
         """
         if exec_id:
             if self.init.status is Status.STOPPED:
                 raise self._not_running(exec_id)  # the runc shim's order: this before whether there is such an exec
             return await self._start_exec(self.process(exec_id))
-        async with self._turn:
-            self.init.require(Call.START)
-            self.record.running = True
-            self.node.journal.write(self.record.key, self.record)
-            try:
-                await self._engine.start(self.id)
-                await self._refuse_stillborn()
-            except ShimError as error:
-                self.node.announce(Failed(**about(self.record), call="started", error=str(error)))
-                raise
-            self.init.become(Status.RUNNING)
-            self.node.announce(Started(**about(self.record), pid=self.init.pid))
+        with telemetry.phase(Phase.START, **self._notes()):
+            async with self._turn:
+                await self._start_init()
             return self.init.pid
 
-    async def _refuse_stillborn(self) -> None:
-        """A monitor that cannot run its kernel says so and dies within milliseconds: that is this call's failure, and
-        its last words are the reason. A guest that ends, well or badly, has said nothing on the monitor's stderr."""
-        if not self._settle or self._exit is None:
+    async def _start_init(self) -> None:
+        self.init.require(Call.START)
+        self.record.running = True
+        self.node.journal.write(self.record.key, self.record)
+        try:
+            with telemetry.phase(Phase.ENGINE_START, kind=self.kind):
+                await self._engine.start(self.id)
+            if self.record.machine:
+                await self._boot()
+            await self._refuse_stillborn(self._settle)
+        except (ShimError, OSError) as error:
+            self.node.announce(Failed(**about(self.record), call="started", error=str(error)))
+            raise
+        self.init.become(Status.RUNNING)
+        self.node.announce(Started(**about(self.record), pid=self.init.pid))
+
+    async def _boot(self) -> None:
+        """Tell the monitor its machine. One that does not run it then is of no use to anybody, and is ended."""
+        try:
+            with telemetry.phase(Phase.BOOT):
+                await boot(self.node, self.record)
+        except Unreachable:
+            await self._end_unbooted(_HANGING_UP)
+            raise
+        except BaseException:
+            await self._end_unbooted(0.0)
+            raise
+        self.record.machine = b""
+        self._journal()
+
+    async def _end_unbooted(self, settle: float) -> None:
+        """End the monitor, and wait for that. Raises NodeFault with its last words where it ends by itself within
+        `settle` seconds."""
+        try:
+            await self._refuse_stillborn(settle)
+        finally:
+            if self._exit is not None and not self._exit.done():
+                with contextlib.suppress(ProcessLookupError):
+                    self._stopping.signal(signal.SIGKILL, self._exit)
+                await asyncio.wait([self._exit], timeout=_EXECS_END)
+
+    def finish_boot(self) -> None:
+        """Go on with a start that a former daemon did not finish, in the background: a monitor may not answer."""
+        self._background(self._finish_boot())
+
+    async def _finish_boot(self) -> None:
+        async with self._turn:
+            if self.init.status is not Status.RUNNING:
+                return
+            try:
+                await self._boot()
+            except (ShimError, OSError) as error:
+                _log.error("a start could not be finished", container=self.id, error=str(error))
+
+    async def _refuse_stillborn(self, settle: float) -> None:
+        """A monitor that cannot run its kernel says so and dies within milliseconds, `settle` seconds at most: that is
+        this call's failure, and its last words are the reason. A guest that ends, well or badly, has said nothing on
+        the monitor's stderr."""
+        if not settle or self._exit is None:
             return
-        await asyncio.wait([self._exit], timeout=self._settle)
+        with telemetry.phase(Phase.SETTLE):
+            await asyncio.wait([self._exit], timeout=settle)
         if not self._exit.done() or not self._exit.result().status:
             return
         words = self.last_words()

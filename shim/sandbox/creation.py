@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim import log, oom
+from shim import log, oom, telemetry
 from shim.errors import ShimError
 from shim.oci import bundle, rewrite
 from shim.oci.engine import uses_systemd
@@ -26,6 +26,7 @@ from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.teardown import dismantle
 from shim.sandbox.unikernel import prepare
+from shim.telemetry import Phase
 from shim.threads import in_thread
 
 _log = log.get(__name__)
@@ -46,6 +47,13 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
 
     Raises ImageFault, InvalidRequest, NetworkFault, NodeFault, WrongState, or Unexpected with the engine's words.
     """
+    with telemetry.phase(Phase.CREATE, container=order.id, sandbox=sandbox.id, namespace=sandbox.namespace) as span:
+        container = await _create(node, sandbox, order, spec)
+        span.note(kind=container.kind)
+    return container
+
+
+async def _create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec) -> Container:
     record = ContainerRecord(
         namespace=sandbox.namespace,
         container=order.id,
@@ -64,8 +72,10 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
     creating: _Creation | None = None
     try:
         if order.rootfs:
-            await in_thread(_mount, order.rootfs, root)
-        image = await asyncio.to_thread(_recognise, spec, root)
+            with telemetry.phase(Phase.MOUNT):
+                await in_thread(_mount, order.rootfs, root)
+        with telemetry.phase(Phase.RECOGNISE):
+            image = await asyncio.to_thread(_recognise, spec, root)
         creating = _Creation(node, sandbox, record, spec, order.rootfs)
         container = await creating.run(image)
     except BaseException as error:
@@ -145,7 +155,8 @@ class _Creation:
             await in_thread(bundle.write_spec, record.own_bundle, spec)
         record.engine = True
         node.journal.write(record.key, record)
-        await self._engine_create(self._container, spec)
+        with telemetry.phase(Phase.ENGINE_CREATE, kind=self._container.kind):
+            await self._engine_create(self._container, spec)
         return self._container
 
     async def _engine_create(self, container: Container, spec: rewrite.Spec) -> None:

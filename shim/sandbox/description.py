@@ -21,7 +21,7 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "namespace": sandbox.namespace,
         "pod": {"namespace": namespace, "name": name},
         "sandboxer": _sandboxer(sandbox),
-        "netns": _netns(sandbox),
+        "netns": netns_of(sandbox),
         "created_at": rfc3339(sandbox.created_at),
         "stopped_at": rfc3339(sandbox.exit.at) if sandbox.exit else None,
         "containers": [_container(container) for container in sandbox.containers.values()],
@@ -36,7 +36,8 @@ def _sandboxer(sandbox: Sandbox) -> str:
     return "podsandbox" if sandbox.pod_name[1] else ""
 
 
-def _netns(sandbox: Sandbox) -> str:
+def netns_of(sandbox: Sandbox) -> str:
+    """The path of its network namespace, "" where it has none of its own."""
     if sandbox.pod is not None:
         return sandbox.pod.netns
     if sandbox.unikernel is not None and sandbox.unikernel.record.plumbing is not None:

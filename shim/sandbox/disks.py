@@ -15,14 +15,15 @@ from typing import Literal
 
 import msgspec
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import InvalidRequest, NodeFault
-from shim.guests.base import Dns, Volume
+from shim.guests.base import Dns, Guest, Volume
 from shim.monitors.base import Disk, SharedDirectory
 from shim.oci import bundle, packed, rewrite, urunc
 from shim.oci.image import Unikernel
 from shim.oci.rootfs import Mount, block_device, unchanged_layers, unmount_all
 from shim.oci.volumes import Bind, Role, binds, block_devices
+from shim.process.boot import boot_id
 from shim.sandbox.files import parse_resolv_conf
 from shim.sandbox.node import Node
 from shim.sandbox.record import ContainerRecord
@@ -42,6 +43,7 @@ from shim.sandbox.volumes import (
 from shim.storage import formats
 from shim.storage.images import Image, Images
 from shim.storage.source import Source
+from shim.telemetry import Leftover, Tally
 from shim.threads import in_thread, to_its_end
 
 _log = log.get(__name__)
@@ -52,7 +54,6 @@ _DEVICES = Path("/dev")
 _IN_MEMORY = ("tmpfs", "ramfs")
 _SMALL = 1 << 16  # bytes of a resolv.conf
 _ALIGNED = 4  # of the archives in an initrd (Documentation/driver-api/early-userspace/buffer-format.rst)
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Provided(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ class Provided(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_boot(directory: Path) -> Path:
     """The directory in `directory` for disks that are containers' own: none outlives the machine's uptime."""
-    return directory / "disks" / _BOOT.read_text().strip()
+    return directory / "disks" / boot_id()
 
 
 def sweep(directory: Path) -> None:
@@ -78,6 +79,7 @@ def sweep(directory: Path) -> None:
         if former != now:
             _log.info("removing disks from before the machine's restart", path=os.fspath(former))
             shutil.rmtree(former, ignore_errors=True)
+            telemetry.count(Tally.LEFTOVER, Leftover.DISK)
 
 
 def remove(directory: Path) -> None:
@@ -100,6 +102,12 @@ def root_of(directory: Path, spec: rewrite.Spec, mounts: tuple[Mount, ...]) -> R
     )
 
 
+def takes_root(image: Unikernel, guest: Guest) -> bool:
+    """Whether the container's root file system may become the guest's without anybody asking: else it need not be
+    looked through, however large it is."""
+    return bool(guest.roots) and image.initrd is None
+
+
 def is_bare(directory: Path, image: Unikernel) -> bool:
     """Whether there is no file in the image but the kernel and what goes with it; blocks, for as long as it takes to
     find another."""
@@ -120,7 +128,8 @@ async def provide(
     guest, monitor = node.guests[image.guest], node.monitors[image.monitor]
     mounted = binds(spec)
     contents = await in_thread(_look_at, mounted)
-    root = msgspec.structs.replace(root, is_bare=await in_thread(is_bare, root.directory, image))
+    if takes_root(image, guest):
+        root = msgspec.structs.replace(root, is_bare=await in_thread(is_bare, root.directory, image))
     storage = decide(image, root, contents, block_devices(spec), abilities(guest, monitor))
     for note in storage.notes:
         _log.info("not all of the container's storage is its guest's", container=record.container, note=note)

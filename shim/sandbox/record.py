@@ -63,6 +63,8 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     took: float = 0.0
     """Seconds from the first look at the namespace until all was plumbed; 0 where that is not known."""
+    dns: Dns = Dns()
+    """The name servers that its guest is told, as far as its family can be."""
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True):
@@ -92,6 +94,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     """Which family a unikernel is of."""
     powerdown: float = 0.0
     """Seconds its guest is given to power down when asked; 0 where its monitor cannot ask."""
+    machine: bytes = b""
+    """What its monitor is told once it runs (`Booted.boot`); b"" for nothing, and once it has been told."""
     user: int = 0
     """The user the init runs as."""
     plumbing: PodPlan | None = None

@@ -34,6 +34,8 @@ class Sandbox:
         self.created_at = time.time_ns()
         self.status = SandboxStatus.READY if pod is None else SandboxStatus.CREATED
         self.containers: dict[str, Container] = {}
+        #: What the pod calls the containers that it has, or had.
+        self.names: set[str] = set()
         #: Creations of containers under way, or waiting for their turn.
         self.arriving: set[asyncio.Task[Container]] = set()
         #: The pod's turn: whoever changes the pod or anything in it holds it. Other pods have their own.

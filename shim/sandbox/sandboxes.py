@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import AlreadyExists, NotFound, ShimError, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
@@ -19,6 +19,7 @@ from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import SandboxCall
+from shim.telemetry import Tally
 
 _log = log.get(__name__)
 
@@ -128,6 +129,10 @@ class Sandboxes:
                 container = await creation.create(self.node, sandbox, order, spec)
                 sandbox.containers[order.id] = container
                 self._containers[namespace, order.id] = container
+            if container.name in sandbox.names:
+                telemetry.count(Tally.RESTARTED, container.kind)
+            elif container.name:
+                sandbox.names.add(container.name)
             return container
         finally:
             sandbox.arriving.discard(creation_of_this)
@@ -158,6 +163,8 @@ class Sandboxes:
         if sandbox.implied:
             sandbox.created_at = min(sandbox.created_at, pidfd.since_epoch(record.started))
         sandbox.containers[record.container] = container
+        if container.name:
+            sandbox.names.add(container.name)
         if record.unikernel:
             sandbox.claim(record.container)
         self._containers[record.namespace, record.container] = container

@@ -24,6 +24,7 @@ change anything by itself, so Kill never waits.
 | Create of a container | anywhere: image, network, engine, a Delete or Stop meanwhile | nothing, the id is free |
 | Start | the engine refuses | created: Start may be repeated |
 | Start | the monitor died at once | stopped, with its exit; Delete is next |
+| Start | the monitor does not boot its guest | it is ended; stopped, with its exit; Delete is next |
 | Kill | no such process | what was; the exit comes by itself |
 | Pause | the engine refuses | what the kernel says: running, or paused after all |
 | Resume, Update | the engine refuses | what was |

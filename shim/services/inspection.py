@@ -1,4 +1,4 @@
-"""What an operator may ask: which pods there are, what is known of one, what happens, and a guest's own words."""
+"""What an operator may ask: which pods there are, what is known of one, its network, what happens, a guest's own words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from shim import __version__
 from shim.rpc.service import Call, Stream
 from shim.sandbox.checks import Checker
 from shim.sandbox.chronicle import Chronicle
@@ -13,6 +14,7 @@ from shim.sandbox.description import describe
 from shim.sandbox.lookup import find
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
+from shim.sandbox.topology import topology_of
 from shim.services.consoles import console
 from shim.services.following import event, follow
 from shim.services.wellknown import timestamp
@@ -26,6 +28,10 @@ class InspectionService:
         self._sandboxes = sandboxes
         self._checker = checker
         self._chronicle = chronicle
+
+    async def about(self, request: Any, call: Call) -> Any:
+        """Which daemon this is."""
+        return pb.AboutResponse(version=__version__)
 
     async def list(self, request: Any, call: Call) -> Any:
         """Every sandbox, oldest first."""
@@ -70,6 +76,11 @@ class InspectionService:
         """All that is known of one."""
         found = describe(find(self._sandboxes.all(), request.pod))
         return pb.InspectResponse(json=msgspec.json.encode(found).decode())
+
+    async def topology(self, request: Any, call: Call) -> Any:
+        """Its network as it is."""
+        found = await topology_of(find(self._sandboxes.all(), request.pod))
+        return pb.TopologyResponse(json=msgspec.json.encode(found).decode())
 
     async def check(self, request: Any, call: Call) -> Any:
         """Ask its guest, its gateway and its router."""

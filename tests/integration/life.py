@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,12 +21,35 @@ SANDBOX, ORDINARY, GUEST = "pod", "sidecar", "guest"
 MOUNTS = (("proc", "proc"), ("dev", "tmpfs"))
 
 
+def _tenders() -> dict[str, bytes]:
+    files = tender_double.image(blocks={"data": bytes(512)}).files
+    found = {}
+    for path, name in ((tender_double.KERNEL_PATH, "kernel"), ("/data", "data")):
+        content = files[path]
+        assert isinstance(content, bytes)
+        found[name] = content
+    return found
+
+
 class Life:
     """A pod with a sidecar and a unikernel with a disk, from Create to Shutdown, over the daemon's gRPC door."""
 
-    def __init__(self, node: Node, site: Site) -> None:
+    def __init__(
+        self,
+        node: Node,
+        site: Site,
+        *,
+        guest: Mapping[str, bytes] | None = None,
+        words: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """`guest` are the files of the unikernel's image by name, /kernel among them, `words` its arguments; without
+        them it is the tender's double, with a disk."""
         self.node, self.site = node, site
         self.base = node.base / "life"
+        #: What a unikernel of the test's own says.
+        self.console = self.base / "console"
+        self._heard = guest is not None
         for name in (ORDINARY, GUEST):
             (self.base / name / "image").mkdir(parents=True)
             (self.base / name / "rootfs").mkdir()
@@ -36,15 +60,15 @@ class Life:
         busybox = self.base / ORDINARY / "image" / "bin" / "busybox"
         busybox.write_bytes(Path(paths.program("busybox")).read_bytes())
         busybox.chmod(0o755)
-        files = tender_double.image(blocks={"data": bytes(512)}).files
-        for path, name in ((tender_double.KERNEL_PATH, "kernel"), ("/data", "data")):
-            content = files[path]
-            assert isinstance(content, bytes)
+        if guest is None:
+            guest, annotations = _tenders(), {"io.unikernel.block": "data=/data"}
+            words = (f"address={site.address}", "term=0")
+        for name, content in guest.items():
             (self.base / GUEST / "image" / name).write_bytes(content)
-        self._configure(ORDINARY, "/bin/busybox", "sleep", "3600")
-        self._configure(GUEST, "/kernel", f"address={site.address}", "term=0")
+        self._configure(ORDINARY, {}, "/bin/busybox", "sleep", "3600")
+        self._configure(GUEST, annotations or {}, "/kernel", *words)
 
-    def _configure(self, name: str, *argv: str) -> None:
+    def _configure(self, name: str, annotations: Mapping[str, str], *argv: str) -> None:
         spec = {
             "ociVersion": "1.0.2",
             "process": {"args": argv, "cwd": "/", "user": {"uid": 0, "gid": 0}},
@@ -54,7 +78,7 @@ class Life:
                 "io.kubernetes.cri.sandbox-id": SANDBOX,
                 "io.kubernetes.cri.container-type": "container",
                 "io.kubernetes.cri.container-name": name,
-                "io.unikernel.block": "data=/data",
+                **annotations,
             },
             "linux": {
                 # As containerd writes them for a pod without a pause container.
@@ -69,6 +93,13 @@ class Life:
         }
         (self.base / name / "config.json").write_text(json.dumps(spec))
 
+    def told(self, *words: str) -> None:
+        """Give the unikernel that is created next other arguments."""
+        path = self.base / GUEST / "config.json"
+        spec = json.loads(path.read_text())
+        spec["process"]["args"] = ["/kernel", *words]
+        path.write_text(json.dumps(spec))
+
     def begin(self, door: Door) -> None:
         """The sandbox, ready."""
         door.controller("Create", sandbox_id=SANDBOX, netns_path=str(self.site.path))
@@ -77,7 +108,8 @@ class Life:
     def create(self, door: Door, name: str) -> int:
         """Create one of the containers; its pid."""
         rootfs = [{"type": "bind", "source": str(self.base / name / "image"), "options": ["rbind", "ro"]}]
-        return int(door.task("Create", id=name, bundle=str(self.base / name), rootfs=rootfs).pid)
+        console = f"file://{self.console}" if name == GUEST and self._heard else ""
+        return int(door.task("Create", id=name, bundle=str(self.base / name), rootfs=rootfs, stdout=console).pid)
 
     def live(self, door: Door) -> None:
         """All of it. Raises grpc.RpcError where the daemon dies or refuses."""

@@ -7,6 +7,7 @@ guest under QEMU, what needs a real tender with the tender on PATH (test_monitor
 The words of its guest, from the container's arguments:
 
     address=A.B.C.D   answer there, on the first NIC
+    told              all its words, on the console
     say=TEXT          a line on the console (stdout); say as often as wanted
     lines=COUNT       so many lines on the console: 0, 1, 2...
     long=BYTES        a line of so many x on the console
@@ -62,6 +63,8 @@ for word in words:
         after = time.monotonic()
     if name == "address":
         address = bytes(map(int, value.split(".")))
+    elif name == "told":
+        print(" ".join(words), flush=True)
     elif name == "say":
         print(value, flush=True)
     elif name == "lines":

@@ -18,6 +18,7 @@ from tests.integration.cri import Client, Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
+from tests.integration.ready import eventually
 from tests.integration.tender_double import REFERENCE, image
 
 SANDBOXERS = ("unikernel", "unikernel-podsandbox")
@@ -200,7 +201,8 @@ def test_a_stopped_container_has_exited(pod: Pod, cri: Client) -> None:
 @pytest.mark.parametrize("grace", [0, 1])
 def test_what_ignores_sigterm_is_killed_after_the_grace(grace: int, pod: Pod, cri: Client) -> None:
     """StopContainer waits as long as it was told and no longer, then kills: 137."""
-    with pod.running(REFERENCE, args=["term=ignore"]) as container:
+    with pod.running(REFERENCE, args=["term=ignore", "say=here"]) as container:
+        eventually(lambda: pod.log(container) == "here")
         begun = time.monotonic()
         cri.stop(container, grace=grace)
         assert grace <= time.monotonic() - begun < grace + 5

@@ -169,6 +169,9 @@ def test_people_find_the_daemon_of_a_pod(grouped: Grouped, clean: LeakCheck) -> 
         env = {**os.environ, **environment(grouped.settings.config)}
         shown = subprocess.run(command, env=env, capture_output=True, check=True, timeout=20)
         assert {held["id"] for held in json.loads(shown.stdout)["containers"]} == {pod.id, sidecar, unikernel}
+        command = [str(paths.DAEMON), "topology", "--json", pod.id]
+        drawn = subprocess.run(command, env=env, capture_output=True, check=True, timeout=20)
+        assert json.loads(drawn.stdout)["plumbed"]
 
         # And that of every pod.
         (grouped.settings.run_dir / "pods" / "dead").mkdir()

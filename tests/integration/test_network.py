@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +24,7 @@ from shim.network.kernel.tap import close_tap
 from shim.network.layout import Layout
 from shim.network.operations import LocalOperation, Operation, SetMac, SetSysctl
 from shim.network.plan import Nic, Plan
-from shim.network.pod import PodNetwork, undo_at
+from shim.network.pod import PodNetwork, open_tap_at, undo_at
 from tests.integration import layouts
 from tests.integration.guest_double import guest_behind, guest_double
 from tests.integration.layouts import Site
@@ -456,6 +457,25 @@ async def test_persistent_tap_for_a_monitor_that_attaches_by_name() -> None:
         assert layouts.dump(site.pod) == before
 
 
+async def test_a_tap_that_is_opened_again_by_whoever_sends_it_to_a_monitor(dataplane: str) -> None:
+    with layouts.bridged() as site:
+        options = TapOptions(persistent=True, vnet_hdr=True)
+        async with plumbed(site, tap=options, dataplane=dataplane) as (_, plan, taps):
+            while taps:  # a macvtap's device is opened when it is made
+                os.close(taps.pop())
+            name = plan.nics[0].tap
+            opened = await open_tap_at(site.path, plan, name)
+            with guest_double([opened], plan.guest, vnet_hdr=True) as guest:
+                assert await pings(guest.name, site.router)
+            if dataplane != "macvtap":  # whose device has room for more
+                with pytest.raises(NetworkFault, match="cannot be opened: Device or resource busy"):
+                    await open_tap_at(site.path, plan, name)
+            os.close(opened)
+            layouts.ip("link", "delete", name, namespace=site.pod)
+            with pytest.raises(NetworkFault, match=f"{name}: the guest's tap cannot be opened"):
+                await open_tap_at(site.path, plan, name)
+
+
 async def test_mtu_is_the_smaller_of_link_and_route() -> None:
     with layouts.bridged(mtu=1450) as site:
         layouts.ip("route", "replace", "default", "via", site.gateway, "mtu", "1400", namespace=site.pod)
@@ -480,7 +500,8 @@ async def test_a_guest_that_believes_in_1500_bytes_on_a_wire_of_1400(layout: str
                         argv = (*large, "-M", "dont", "-s", size, target)
                         done = await asyncio.to_thread(layouts.inside, source, *argv)
                         assert done.returncode == 0, (size, source, done.stdout)
-                forbidden = (*large, "-M", "do", "-s", "1450", site.peer_address)
+                # What it hears comes at once, and an answer never.
+                forbidden = (*large, "-W", "0.2", "-M", "do", "-s", "1450", site.peer_address)
                 done = await asyncio.to_thread(layouts.inside, guest.name, *forbidden)
                 assert "+1 errors" in done.stdout, "it hears of it once, and then knows"
                 await echoed(guest.name, site.peer, site.address)

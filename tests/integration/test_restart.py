@@ -8,18 +8,19 @@ next life takes the place of the one given up. In the courier's mode containerd 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.integration import guest, images, tender_double
+from tests.integration import guest, images, ready, tender_double
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
@@ -28,8 +29,12 @@ from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
 from tests.integration.pseudo import OnTerminal, command_line
 from tests.integration.ready import served
+from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(120)
+
+#: containerd's gRPC dials a daemon that was away only now and then.
+eventually = functools.partial(ready.eventually, within=15.0, despite=(grpc.RpcError, LookupError))
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +61,8 @@ def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
 
 @pytest.fixture
 def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
-    check = LeakCheck(node, containerd, grace=3)
-    before = check.__enter__()
-    yield before
-    leaked = [line for line in check.settled() if not RESTARTED.search(line)]
-    assert not leaked, "left behind:\n" + "\n".join(leaked)
+    with LeakCheck(node, containerd, expected=RESTARTED) as check:
+        yield check
 
 
 def linux(pod: Pod, **options: Any) -> str:
@@ -84,20 +86,6 @@ def monitor(node: Node, pod: Pod) -> int:
     raise LookupError(pod.address)
 
 
-def eventually(question: Callable[[], object], within: float = 15.0) -> None:
-    """Wait until the answer is true: containerd's gRPC dials a daemon that was away only now and then."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            if question():
-                return
-        except (grpc.RpcError, LookupError):
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def removed(pod: Pod) -> bool:
     """Remove the pod; raises grpc.RpcError."""
     pod.remove()
@@ -109,6 +97,14 @@ def end(daemon: Daemon, how: str) -> None:
         assert daemon.stop() == 0
     else:
         daemon.kill()
+
+
+def counted(daemon: Daemon, what: str) -> dict[str, float]:
+    """One of the daemon's counters, by kind of container."""
+    found = scraped(daemon)
+    return {
+        kind: found[f'unikernel_shim_{what}_total{{kind="{kind}"}}'] for kind in ("unikernel", "container", "pause")
+    }
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -128,6 +124,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert "an ordinary pod" in node.fetch(other.address)
         time.sleep(1)  # whatever containerd does about it
         daemon.start()
+        assert counted(daemon, "adopted") == {"unikernel": 1, "container": 2, "pause": 0}
 
         assert served(node, pod.address)["boot"] == boot
         for sandbox in (pod, other):
@@ -143,6 +140,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
         container = linux(pod, name="guest", attempt=1)
         assert served(node, pod.address)["boot"] != boot
+        assert counted(daemon, "restarts") == {"unikernel": 1, "container": 1, "pause": 0}
         cri.stop(container)
         assert cri.wait_exit(container).exit_code in (0, 143)
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout

@@ -22,11 +22,12 @@ import pytest
 
 from shim import config
 from shim.monitors.base import Disk, Launch, Machine, Run
+from shim.monitors.firecracker import CONFIG, Firecracker
 from shim.monitors.qemu import Qemu
 from shim.monitors.solo5 import Solo5
 from shim.process.reaper import Reaper
 from shim.process.spawn import run as run_program
-from tests.integration import guest
+from tests.integration import guest, paths, small_kernel
 from tests.unit.oci import elf
 
 pytestmark = pytest.mark.timeout(600)
@@ -175,3 +176,18 @@ async def test_spt(run: Run, tmp_path: Path, memory: int) -> None:
     spt = Solo5("spt", program, run)
     launch = await spt.launch(Machine(kernel=kernel, memory=memory))
     await show("spt", launch, memory, spt.overhead(memory))
+
+
+@pytest.mark.parametrize(("memory", "cpus"), [(128, 1), (128, 32), (1024, 1), (2048, 1)])
+async def test_firecracker(run: Run, tmp_path: Path, memory: int, cpus: int) -> None:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("/dev/kvm is missing: Firecracker not run")
+    kernel, written = tmp_path / "kernel", tmp_path / CONFIG.name
+    kernel.write_bytes(small_kernel.kernel(touches=memory))
+    program = paths.cached("firecracker", "firecracker")
+    firecracker = Firecracker(config.Firecracker(path=os.fspath(program)), run)
+    launch = await firecracker.launch(Machine(kernel=kernel, memory=memory, cpus=cpus, words=("guest:", "done")))
+    written.write_bytes(launch.files[CONFIG])
+    argv = tuple(os.fspath(written) if word == str(CONFIG) else word for word in launch.argv)
+    launch = msgspec.structs.replace(launch, argv=argv)
+    await show(f"firecracker, {cpus} processors", launch, memory, firecracker.overhead(memory))

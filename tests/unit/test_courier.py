@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shim import courier
 from shim.wire import courier_pb2, rpc_status_pb2, ttrpc_pb2
@@ -97,9 +100,50 @@ def test_a_configuration_that_is_not_there_or_no_toml(tmp_path: Path) -> None:
         courier.settings(str(tmp_path / "broken"))
 
 
-def test_a_configuration_with_comments_costs_no_parser(tmp_path: Path) -> None:
+_LINES = (
+    'run_dir = "/a"',
+    "run_dir='/b' # why",
+    'run_dir = "/\\u00e9"',
+    'run_dir="/c" x',
+    "run_dir = 7",
+    '"run_dir" = "/d"',
+    "\trun_dir\t=\t'/é'",
+    'run_dir.x = "/e"',
+    'grouping = "pod"',
+    "grouping = 'node'#",
+    'grouping = "pod" "',
+    "stop_grace = 5.0 # grouping",
+    "# grouping",
+    "",
+    "[log]",
+    "[[a]]",
+    'level = "run_dir"',
+    'x = """',
+    '"""',
+)
+
+
+@given(st.lists(st.sampled_from(_LINES), max_size=6))
+def test_what_is_read_without_a_parser_is_what_a_parser_reads(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    found = courier._plain_settings(text.encode())
+    try:
+        parsed = {key: value for key, value in tomllib.loads(text).items() if key in ("run_dir", "grouping")}
+    except tomllib.TOMLDecodeError:
+        return  # the daemon says what is wrong with it
+    assert found is None or found == parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '# run_dir = "/run/unikernel-shim"\n# grouping = "node"\n[log]\nlevel = "debug"\n',
+        'run_dir = "/run/elsewhere" # a tmpfs\ngrouping = "pod"\n[log]\n',
+    ],
+)
+def test_an_ordinary_configuration_costs_no_parser(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config.toml"
-    file.write_text('# run_dir = "/run/unikernel-shim"\n# grouping = "node"\n[log]\nlevel = "debug"\n')
+    file.write_text(text)
     script = (
         f"import sys; sys.path.insert(0, 'shim'); import courier; courier.settings({str(file)!r}); print(*sys.modules)"
     )

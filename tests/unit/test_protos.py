@@ -86,7 +86,10 @@ _SERVICES = {
     "containerd.services.streaming.v1.Streaming": (services_streaming_v1_pb2, ["Stream"]),
     "containerd.services.version.v1.Version": (services_version_v1_pb2, ["Version"]),
     "io.unikernel.shim.v1.Bootstrap": (courier_pb2, ["Run"]),
-    "io.unikernel.shim.v1.Inspection": (inspection_pb2, ["List", "Inspect", "Check", "Events", "Logs", "Console"]),
+    "io.unikernel.shim.v1.Inspection": (
+        inspection_pb2,
+        ["About", "List", "Inspect", "Check", "Events", "Logs", "Console", "Topology"],
+    ),
 }
 
 # number: (name, type), read off containerd's and its peers' own files.

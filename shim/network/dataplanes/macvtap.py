@@ -22,7 +22,7 @@ from shim.network.operations import (
 
 def wire(wiring: Wiring) -> Phases:
     """All steps. Raises NetworkFault for a monitor that attaches by name, which this device has no use for."""
-    if wiring.options.persistent:
+    if wiring.options.by_name:
         raise NetworkFault(
             "the monitor attaches its taps by name, and a macvtap is taken as an open device only",
             subject=wiring.link.name,

@@ -29,10 +29,11 @@ from shim.network.programs.edge import Edge
 
 
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the monitor takes the tap: `persistent` with `owner` and `group` for one that attaches by name, `vnet_hdr`
-    for one that speaks virtio-net headers."""
+    """How the monitor takes the tap: `by_name` with `owner` and `group` for one that attaches it itself, `vnet_hdr` for
+    one that speaks virtio-net headers. A `persistent` one is there without a descriptor, until it is deleted."""
 
     vnet_hdr: bool = False
+    by_name: bool = False
     persistent: bool = False
     owner: int | None = None
     group: int | None = None

@@ -38,6 +38,8 @@ class Kind(IntEnum):
     GETQDISC = 38
     NEWTFILTER = 44
     DELTFILTER = 45
+    GETTFILTER = 46
+    GETNSID = 90
 
 
 class Flag(IntFlag):
@@ -71,6 +73,8 @@ NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, fl
 ROUTE_CACHE = struct.Struct("=IIiIIIII")
 #: The clock of what the kernel tells programs (asm-generic/param.h).
 USER_HZ = 100
+#: struct rtgenmsg: family, padded as netlink pads.
+GENERIC = struct.Struct("=Bxxx")
 RULE = struct.Struct("=BBBBBxxBI")  # struct fib_rule_hdr: family, dst length, src length, tos, table, action, flags
 TRAFFIC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
@@ -158,10 +162,17 @@ class Ifla(IntEnum):
     LINKINFO = 18
     IFALIAS = 20
     EXT_MASK = 29
+    LINK_NETNSID = 37
     INFO_KIND = 1
     INFO_DATA = 2
+    INFO_SLAVE_KIND = 4
+    INFO_SLAVE_DATA = 5
     BR_MCAST_SNOOPING = 23
+    BRPORT_STATE = 1
     BRPORT_LEARNING = 8
+    TUN_OWNER = 1
+    TUN_VNET_HDR = 5
+    TUN_PERSIST = 6
     MACVLAN_MODE = 1
     IPVLAN_MODE = 1
 
@@ -238,7 +249,16 @@ class Nda(IntEnum):
     MASTER = 9
 
 
+class Netnsa(IntEnum):
+    """Attributes of the number that one network namespace has in another (linux/net_namespace.h)."""
+
+    NSID = 1
+    FD = 3
+
+
 MACVLAN_MODE_PASSTHRU = 8
+#: BR_STATE_* by number (linux/if_bridge.h).
+PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 #: IPVLAN_MODE_* by number (linux/if_link.h).
 IPVLAN_MODES = ("l2", "l3", "l3s")
 
@@ -259,6 +279,7 @@ IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_NOARP = 0x80
 IFF_ALLMULTI = 0x200
+IFF_LOWER_UP = 0x10000
 ARPHRD_ETHER = 1
 
 IFA_F_SECONDARY = 0x01
@@ -268,6 +289,7 @@ IFA_F_DADFAILED = 0x08
 IFA_F_TEMPORARY = 0x01  # of IPv6; the same bit as SECONDARY of IPv4
 IFA_F_NOPREFIXROUTE = 0x200
 
+NUD_INCOMPLETE = 0x01
 NUD_REACHABLE = 0x02
 NUD_STALE = 0x04
 NUD_DELAY = 0x08

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
 
@@ -52,6 +54,28 @@ def create_tap(
             if group is not None:
                 fcntl.ioctl(descriptor, _TUNSETGROUP, group)
             fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_tap(name: str, index: int, *, vnet_hdr: bool = False) -> int:
+    """Take the only queue of a persistent tap in the calling thread's network namespace; the descriptor does not block.
+
+    Raises OSError: ENODEV where there is no such tap, EBUSY where it is taken.
+    """
+    # The kernel would make one that is not there, and what else has its name is not ours.
+    try:
+        there = socket.if_nametoindex(name) == index
+    except OSError:  # which says no more
+        there = False
+    if not there:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+    descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
+        fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
     except BaseException:
         os.close(descriptor)
         raise

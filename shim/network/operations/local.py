@@ -38,6 +38,12 @@ class CreateTap(LocalOperation, frozen=True):
             group=self.group,
         )
 
+    def open(self) -> int:
+        """A descriptor of the tap once it is there, persistent; see `tap.open_tap`."""
+        from shim.network.kernel.tap import open_tap
+
+        return open_tap(self.link, self.index, vnet_hdr=self.vnet_hdr)
+
 
 class OpenMacvtap(LocalOperation, frozen=True):
     """Open the device of a macvtap; see `tap.open_macvtap`."""
@@ -49,6 +55,10 @@ class OpenMacvtap(LocalOperation, frozen=True):
         return f"open macvtap {self.link}{' (vnet headers)' if self.vnet_hdr else ''}"
 
     def run(self) -> int | None:
+        return self.open()
+
+    def open(self) -> int:
+        """A descriptor of the device; see `tap.open_macvtap`."""
         from shim.network.kernel.tap import open_macvtap
 
         return open_macvtap(self.link, vnet_hdr=self.vnet_hdr)

@@ -1,7 +1,8 @@
 """Doubles of monitors that this machine has not, or cannot run a whole guest on: programs that speak their interface.
 
-Each takes the real program's command line or configuration file as strictly as the real one, attaches its taps in the
-same way, and behind them is a guest that answers ARP, ping and UDP's echo at the address that it is told (`guest.py`).
+Each takes the real program's command line, configuration file or API as strictly as the real one, attaches its taps in
+the same way, and behind them is a guest that answers ARP, ping and UDP's echo at the address that it is told
+(`guest.py`).
 A double proves that we speak as the program's documentation and source say; that these are right, it cannot.
 
     firecracker        beside the real one, which runs here but no guest with a network stack on it

@@ -1,7 +1,7 @@
 """The guest behind a double's taps. Standard library only: it runs in a monitor's root.
 
-It answers ARP, ping and UDP's echo (RFC 862) on its first NIC, at the address that the kernel's own `ip=` names on its
-command line, which it prints first.
+It answers ARP, ping and UDP's echo (RFC 862) on its first NIC, at the address that the kernel's own `ip=` has for eth0
+on its command line. It prints that line first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Guest:
     """A guest with the command line `words`; `taps` are descriptors with the MAC of the NIC behind each."""
 
     def __init__(self, words: str, taps: list[tuple[int, str]]) -> None:
-        found = re.search(r"(?:^| )ip=([0-9.]+):", words)
+        found = re.search(r"(?:^| )ip=([0-9.]+):[^ ]*:eth0:", words)
         self._address = bytes(map(int, found[1].split("."))) if found else b""
         self._macs = {tap: bytes.fromhex(mac.replace(":", "")) for tap, mac in taps}
         self.taps = [tap for tap, _ in taps]

@@ -32,7 +32,7 @@ from tests.unit.oci.archive.making import DEVICE, DIRECTORY, FIFO, HARD, LINK, C
 _ARM = os.uname().machine == "aarch64"
 _HERE, _ELSEWHERE = (elf.AARCH64, elf.X86_64) if _ARM else (elf.X86_64, elf.AARCH64)
 SOLO5 = elf.solo5(nets=[b"service"], machine=_HERE)
-LINUX = elf.image([elf.note(b"Xen", elf.PVH, bytes(8))], _HERE)
+LINUX = elf.image([elf.pvh()], _HERE)
 PROGRAM = elf.program(_HERE)
 
 

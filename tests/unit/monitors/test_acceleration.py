@@ -109,9 +109,7 @@ async def test_a_finding_that_no_longer_holds(
     if change == "program":
         binary.write_text("newer")
     elif change == "boot":
-        boot = tmp_path / "boot"
-        boot.write_text("another\n")
-        monkeypatch.setattr(acceleration, "_BOOT", boot)
+        monkeypatch.setattr(acceleration, "boot_id", lambda: "another")
     elif change == "file":
         (tmp_path / "acceleration.json").write_text('{"key": 1')
     run = FakeRun(works("tcg"))

@@ -122,3 +122,12 @@ def test_an_end_of_the_kernels_words_that_it_does_not_find(words: tuple[str, ...
     """It would hand the places of its devices to the guest's program."""
     with pytest.raises(InvalidRequest, match="does not find the end of the kernel's words"):
         configuration(Machine(kernel=Path("/k"), memory=32, words=words), (1, 12))
+
+
+@pytest.mark.parametrize("version", ["v1.12.0", "v1.16.1", "v2.0.0"])
+async def test_a_kernel_that_reads_no_words_when_started_by_pvh(tmp_path: Path, version: str) -> None:
+    """Nanos: from 1.12 on it could be told nothing."""
+    deaf = Machine(kernel=SMALL.kernel, memory=32, deaf=True)
+    with pytest.raises(Unsupported, match=r"by PVH.*; install Firecracker 1\.5 to 1\.11"):
+        await monitor(tmp_path, version).launch(deaf)
+    assert (await monitor(tmp_path, "v1.11.0").launch(deaf)).argv

@@ -49,6 +49,7 @@ async def test_it_asks_and_is_content(status: bytes) -> None:
         (b"SSH-2.0-x\r\n", NodeFault, "does not speak HTTP"),
         (b"x" * (1 << 15), NodeFault, "more than 8192 bytes"),
         (b"HTTP/1.1 204 x\r\n" + b"a: b\r\n" * 40, NodeFault, "more than 32 headers"),
+        (b"HTTP/1.1 200 x\r\nContent-Length: 1048577\r\n\r\n", NodeFault, "has 1048577 bytes, more than 1048576"),
     ],
 )
 async def test_answers_that_are_none(answer: bytes, kind: type[ShimError], words: str) -> None:

@@ -20,6 +20,9 @@ _SEEN = [
     ("hvt", 2048, 14),
     ("qemu", 128, 67),
     ("qemu", 1024, 69),
+    ("firecracker", 128, 7),
+    ("firecracker", 1024, 6),
+    ("firecracker", 2048, 10),
 ]
 
 
@@ -29,7 +32,7 @@ def test_what_was_seen_has_room(name: str, memory: int, seen: int, tmp_path: Pat
     assert seen < every[name].overhead(memory) <= seen + 24
 
 
-@pytest.mark.parametrize("name", ["spt", "hvt", "qemu"])
+@pytest.mark.parametrize("name", ["spt", "hvt", "qemu", "firecracker", "cloud-hypervisor"])
 def test_a_larger_guest_needs_more(name: str, tmp_path: Path) -> None:
     monitor = monitors(Monitors(), FakeRun(lambda argv: None), tmp_path)[name]
     assert monitor.overhead(1) < monitor.overhead(1024) < monitor.overhead(16384)

@@ -149,13 +149,15 @@ def test_a_discipline_that_was_there_stays() -> None:
 
 
 def test_tap_options_reach_the_tap() -> None:
-    options = TapOptions(persistent=True, owner=65534, group=100, vnet_hdr=True)
+    options = TapOptions(by_name=True, persistent=True, owner=65534, group=100, vnet_hdr=True)
     for dataplane in ("bridge", "mirror"):
         (tap,) = plan(subnet(), tap=options, dataplane=dataplane).taps
         assert isinstance(tap, CreateTap)
         assert (tap.persistent, tap.owner, tap.group, tap.vnet_hdr) == (True, 65534, 100, True)
     with pytest.raises(NetworkFault, match=r"attaches its taps by name.*choose the dataplane bridge or mirror"):
         plan(subnet(), tap=options, dataplane="macvtap")
+    # One that is sent a descriptor takes either device.
+    assert plan(subnet(), tap=TapOptions(persistent=True), dataplane="macvtap").taps
 
 
 def test_ipv6_is_off_before_anything_comes_up() -> None:

@@ -12,7 +12,7 @@ from tests.unit.oci.urunc_file import file
 
 HERE = elf.AARCH64 if os.uname().machine == "aarch64" else elf.X86_64
 ELSEWHERE = elf.X86_64 if HERE == elf.AARCH64 else elf.AARCH64
-LINUX = elf.image([elf.note(b"Xen", elf.PVH, bytes(8))], HERE)
+LINUX = elf.image([elf.pvh()], HERE)
 
 
 def ask(root: Path, *arguments: str, **wishes: str) -> Unikernel | None:

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
-ABI1, MFT1, PVH = 0x31494241, 0x3154464D, 18
+ABI1, MFT1, PVH, GUEST_OS = 0x31494241, 0x3154464D, 18, 6
 HVT, SPT, VIRTIO = 1, 2, 3
 BLOCK, NET, FIRST = 1, 2, 1 << 30
 I386, X86_64, AARCH64 = 3, 62, 183
+_IDLE = b"\x90" * 32
+
+
+class Code(NamedTuple):
+    """What a kernel is made of besides its headers: loaded at `address`, and entered there."""
+
+    data: bytes = _IDLE
+    address: int = 0
+
+
+_NO_CODE = Code()
 
 
 def note(owner: bytes, kind: int, description: bytes) -> bytes:
@@ -28,6 +39,11 @@ def note(owner: bytes, kind: int, description: bytes) -> bytes:
 def abi(target: int = SPT, version: int = 2) -> bytes:
     """Solo5's ABI note."""
     return note(b"Solo5", ABI1, struct.pack("<IIII", target, version, 0, 0))
+
+
+def pvh(address: int = 0) -> bytes:
+    """Xen's note of the address where a kernel is entered."""
+    return note(b"Xen", PVH, struct.pack("<Q", address))
 
 
 def manifest(devices: Sequence[tuple[bytes, int]] = (), version: int = 1, count: int | None = None) -> bytes:
@@ -47,23 +63,25 @@ def image(
     sections: Sequence[str] = (),
     os_abi: int = 0,
     bits: Literal[32, 64] = 64,
+    code: Code = _NO_CODE,
 ) -> bytes:
-    """An ELF file with one PT_NOTE a note and a PT_LOAD with something in it; `segments` more are empty. With
-    `sections` it has a table of them, empty but for their names."""
+    """An ELF file with one PT_NOTE a note and a PT_LOAD with `code` in it; `segments` more are empty. With `sections`
+    it has a table of them, empty but for their names."""
     bodies = [(4, each) for each in notes]
     if solo5:
         bodies.append((3, b"/nonexistent/solo5/\0"))
-    bodies.append((1, b"\x90" * 32))
+    bodies.append((1, code.data))
     bodies += [(0, b"")] * segments
     header, entry, section = (64, 56, 64) if bits == 64 else (52, 32, 40)
     at = header + entry * len(bodies)
     headers, data = b"", b""
     for kind, body in bodies:
         place, size = at + len(data), len(body)
+        address = code.address if kind == 1 else 0
         if bits == 64:
-            headers += struct.pack("<IIQQQQQQ", kind, 4, place, place, place, size, size, 4)
+            headers += struct.pack("<IIQQQQQQ", kind, 4, place, address, address, size, size, 1)
         else:
-            headers += struct.pack("<IIIIIIII", kind, place, place, place, size, size, 4, 4)
+            headers += struct.pack("<IIIIIIII", kind, place, address, address, size, size, 4, 1)
         data += body
     table = b""
     names = b"\0" + b"".join(name.encode() + b"\0" for name in (".shstrtab", *sections))
@@ -75,7 +93,7 @@ def image(
         table += _section(bits, 1, 3, at + len(data) - len(names), len(names))
     count = len(sections) + 2 if sections else 0
     tail = (0, header, entry, len(bodies), section if count else 0, count, max(count - 1, 0))
-    places = (0, header, at + len(data) if count else 0)
+    places = (code.address, header, at + len(data) if count else 0)
     return (
         b"\x7fELF"
         + bytes([bits // 32, 1, 1, os_abi])
@@ -103,10 +121,12 @@ def rumprun(target: int = SPT, machine: int = X86_64) -> bytes:
     return image([manifest(devices), abi(target)], machine, solo5=True, sections=[".text", "link_set_rump_components"])
 
 
-def unikraft(machine: int = X86_64, *, multiboot: bool = False) -> bytes:
+def unikraft(machine: int = X86_64, *, multiboot: bool = False, code: Code = _NO_CODE) -> bytes:
     """A Unikraft kernel; for QEMU it is made a 32-bit file (unikraft, support/scripts/multiboot.py)."""
     sections = [".text", ".uk_ctortab", ".uk_inittab", ".uk_bootinfo", ".data"]
-    return image((), I386, bits=32, sections=sections) if multiboot else image((), machine, sections=sections)
+    if multiboot:
+        return image((), I386, bits=32, sections=sections, code=code)
+    return image((), machine, sections=sections, code=code)
 
 
 def hermit(machine: int = X86_64) -> bytes:
@@ -114,10 +134,11 @@ def hermit(machine: int = X86_64) -> bytes:
     return image([note(b"HERMIT", 0x5A00, b"\4")], machine, os_abi=255)
 
 
-def osv(machine: int = X86_64, *, xen: bool = True) -> bytes:
+def osv(machine: int = X86_64, *, xen: bool = True, code: Code = _NO_CODE) -> bytes:
     """OSv's kernel, with or without its drivers for Xen."""
-    names = [note(b"Xen", 6, b"osv\0")] if xen else []
-    return image([*names, note(b"Xen", PVH, bytes(8))], machine, sections=[] if xen else [".start32_address", ".text"])
+    names = [note(b"Xen", GUEST_OS, b"osv\0")] if xen else []
+    sections = [] if xen else [".start32_address", ".text"]
+    return image([*names, pvh(code.address)], machine, sections=sections, code=code)
 
 
 def program(machine: int = X86_64) -> bytes:

@@ -13,7 +13,7 @@ from shim.oci.annotations import KNOWN
 from shim.oci.image import Block, recognise
 from shim.oci.support import monitors_of
 from tests.unit.oci import elf
-from tests.unit.oci.asking import HERE, LINUX, ask, found, urunc_json
+from tests.unit.oci.asking import ELSEWHERE, HERE, LINUX, ask, found, urunc_json
 from tests.unit.oci.urunc_file import annotated
 from tests.unit.oci.urunc_file import file as urunc_file
 
@@ -68,9 +68,15 @@ def test_other_annotations_and_a_missing_entry_point(root: Path) -> None:
         ask(root, "/none", monitor="qemu")
 
 
-def test_a_broken_solo5_entry_point(root: Path) -> None:
-    with pytest.raises(ImageFault, match="truncated or broken"):
-        ask(root, "/cut.spt")
+@pytest.mark.parametrize(
+    "kernel",
+    [elf.solo5(), elf.unikraft(), elf.unikraft(multiboot=True), elf.osv(), elf.hermit(), elf.bzimage()],
+    ids=["Solo5", "Unikraft", "Unikraft for QEMU", "OSv", "Hermit", "Linux"],
+)
+def test_a_truncated_kernel_as_the_entry_point(root: Path, kernel: bytes) -> None:
+    (root / "kernel").write_bytes(kernel[:-8])
+    with pytest.raises(ImageFault, match=r"/kernel: .*truncated"):
+        ask(root, "/kernel")
 
 
 def test_an_annotated_file_that_is_no_kernel(root: Path) -> None:
@@ -275,8 +281,15 @@ def test_other_families_by_their_headers(root: Path, guest: str, kernel: bytes) 
     (root / "kernel").write_bytes(kernel)
     image = found(root, "/kernel", "a")
     assert (image.guest, image.monitor, image.arguments) == (guest, "qemu", ("a",))
+    assert image.kind == ("q35" if HERE == elf.X86_64 else "")
+    assert found(root, "/kernel", "a", machine="microvm").kind == "microvm"
     with pytest.raises(InvalidRequest, match=f"'nanos' contradicts the image: the kernel says it is {guest}"):
         ask(root, "/kernel", guest="nanos")
+
+
+def test_firecracker_has_one_machine(root: Path) -> None:
+    (root / "kernel").write_bytes(elf.osv(HERE))
+    assert found(root, "/kernel", "a", monitor="firecracker").kind == ""
 
 
 @pytest.mark.parametrize("guest", ["unikraft", "osv", "nanos"])
@@ -297,6 +310,16 @@ def test_a_hermit_program_and_its_loader(root: Path, loader: bytes) -> None:
     assert (image.path, image.initrd) == (root / "loader", root / "app")
     assert (image.guest, image.monitor, image.arguments) == ("hermit", "qemu", ("a",))
     assert found(root, "a", kernel="/loader", guest="hermit", initrd="/app").initrd == root / "app"
+
+
+def test_a_hermit_program_that_cannot_run(root: Path) -> None:
+    (root / "loader").write_bytes(elf.image(machine=HERE))
+    (root / "app").write_bytes(elf.hermit(ELSEWHERE))
+    with pytest.raises(ImageFault, match=r"/app: the kernel is built for .*, this node is"):
+        ask(root, "/app", kernel="/loader")
+    (root / "app").write_bytes(elf.hermit(HERE)[:-8])
+    with pytest.raises(ImageFault, match=r"/app: a truncated or broken ELF file"):
+        ask(root, "/app", kernel="/loader")
 
 
 def test_hermits_loader_without_a_program(root: Path) -> None:

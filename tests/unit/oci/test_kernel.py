@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,7 +46,7 @@ def test_a_solo5_kernel_without_devices(tmp_path: Path) -> None:
     [
         (elf.bzimage(), "x86_64"),
         (elf.arm64(), "aarch64"),
-        (elf.image([elf.note(b"Xen", elf.PVH, bytes(8))]), "x86_64"),
+        (elf.image([elf.pvh()]), "x86_64"),
     ],
     ids=["bzImage", "arm64", "PVH"],
 )
@@ -87,6 +88,21 @@ def test_families_that_say_so(tmp_path: Path, data: bytes, family: str, guest: s
 )
 def test_families_that_nearly_say_so(tmp_path: Path, data: bytes) -> None:
     assert read(tmp_path, data) is None
+
+
+@pytest.mark.parametrize(
+    ("notes", "more", "family"),
+    [
+        ([elf.abi(), elf.note(b"HERMIT", 0x5A00, b"\4")], {"os_abi": 255}, "solo5"),
+        ([elf.note(b"Xen", elf.GUEST_OS, b"osv\0"), elf.note(b"HERMIT", 0x5A00, b"\4")], {"os_abi": 255}, "hermit"),
+        ([elf.note(b"Xen", elf.GUEST_OS, b"osv\0")], {"sections": [".uk_bootinfo"]}, "osv"),
+        ([elf.pvh()], {"sections": [".uk_bootinfo"]}, "unikraft"),
+    ],
+)
+def test_the_marks_of_two_families(tmp_path: Path, notes: list[bytes], more: dict[str, Any], family: str) -> None:
+    """The order of the rows in docs/guests.md."""
+    found = read(tmp_path, elf.image(notes, **more))
+    assert found is not None and found.family == family
 
 
 def test_a_truncated_unikraft_kernel(tmp_path: Path) -> None:

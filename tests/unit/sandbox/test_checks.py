@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,7 @@ from shim.sandbox import checks
 from shim.sandbox.checks import Checker
 from shim.sandbox.occurrences import Checked, Occurrence
 from shim.sandbox.record import ContainerRecord, PodPlan
+from shim.sandbox.rounds import Rounds
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
 
@@ -65,3 +67,50 @@ async def test_a_guest_that_does_not_run_cannot_answer(status: Status) -> None:
 async def test_a_guest_without_a_network_has_nothing_to_prove() -> None:
     made = await Checker(lambda _: None).check(sandbox(guest(plumbing=None)))
     assert made.findings == () and not made.failed and made.at
+
+
+class Answers(Checker):
+    """Notes who is checked; some are gone by then, and one does not answer for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.asked: list[str] = []
+
+    async def check(self, sandbox: Sandbox) -> Report:
+        self.asked.append(sandbox.id)
+        if sandbox.id == "gone":
+            raise WrongState("stopped")
+        if sandbox.id == "slow":
+            await asyncio.sleep(0.06)
+        return report(Outcome.PROVEN)
+
+
+def pods(*names: str, status: Status = Status.RUNNING) -> Any:
+    def pod(name: str) -> Any:
+        return SimpleNamespace(id=name, unikernel=SimpleNamespace(id=f"c-{name}", init=SimpleNamespace(status=status)))
+
+    held = [*map(pod, names), SimpleNamespace(id="plain", unikernel=None)]
+    return SimpleNamespace(all=lambda: held, held=held)
+
+
+async def test_each_guest_is_checked_once_a_round() -> None:
+    checker = Answers()
+    going = asyncio.create_task(Rounds(pods("a", "gone", "slow", "b"), checker, every=0.1).run())
+    await asyncio.sleep(0.05)
+    assert checker.asked == [], "they may be booting"
+    await asyncio.sleep(0.1)
+    assert 0 < len(checker.asked) < 4, "spread over the round"
+    await asyncio.sleep(0.1)
+    going.cancel()
+    assert checker.asked[:5] == ["a", "gone", "slow", "b", "a"], "and one that is slow makes it no longer"
+
+
+def test_a_guest_is_due_from_its_second_round_on() -> None:
+    held = pods("a")
+    rounds = Rounds(held, Checker(lambda _: None), every=1)
+    assert rounds.due() == []
+    held.held.append(pods("b").held[0])
+    assert [sandbox.id for sandbox in rounds.due()] == ["a"]
+    assert [sandbox.id for sandbox in rounds.due()] == ["a", "b"]
+    held.held[0].unikernel.init.status = Status.STOPPED
+    assert [sandbox.id for sandbox in rounds.due()] == ["b"]

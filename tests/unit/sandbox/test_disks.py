@@ -103,6 +103,16 @@ def test_a_kernel_alone_makes_no_root(tmp_path: Path) -> None:
     assert len(ground.provide().disks) == 1
 
 
+def test_an_image_whose_guest_takes_no_root_is_not_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "is_bare", lambda directory, image: pytest.fail("it may be large"))
+    ground = Ground(tmp_path)
+    assert ground.provide(initrd=ground.root / "initrd").disks == ()
+    ground.node.guests["linux"].roots = ()
+    assert ground.provide().disks == ()
+
+
 def test_a_root_that_is_only_read_is_the_caches(tmp_path: Path) -> None:
     ground = Ground(tmp_path)
     found = ground.provide()
