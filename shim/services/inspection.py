@@ -1,4 +1,4 @@
-"""What an operator may ask: which pods there are, what is known of one, its network, what happens, a guest's own words."""
+"""What an operator may ask: which pods there are, all of one, its network, what happens, and a guest's own words."""
 
 from __future__ import annotations
 
