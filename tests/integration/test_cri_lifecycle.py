@@ -145,7 +145,7 @@ def test_a_container_keeps_what_it_was_given(pod: Pod, cri: Client) -> None:
             assert dict(found.labels) == LABELS and dict(found.annotations) == ANNOTATIONS
             assert found.image.image == REFERENCE
         assert listed.pod_sandbox_id == pod.id
-        assert status.log_path == f"{pod.config.log_directory}/kept.3.log"
+        assert status.log_path == f"{pod.config.log_directory}/kept/3.log"
 
 
 def test_containers_are_listed_by_id_pod_state_and_labels(pod: Pod, cri: Client) -> None:
