@@ -19,7 +19,7 @@ from shim import __version__
 from shim.cli.terminal import EXIT_CODES
 from shim.errors import Fault, InvalidRequest, ShimError
 
-#: Exit codes, which docs/operations.md tells: something is wrong, what was asked makes no sense, Ctrl-C.
+#: Exit codes, which docs/commands.md tells: something is wrong, what was asked makes no sense, Ctrl-C.
 NODE_ERROR: Final = 1
 USAGE_ERROR: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT

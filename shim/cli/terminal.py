@@ -23,7 +23,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 #: What the states of things look like on a terminal, whatever the subcommand.
 STYLES: Final = {"good": "green", "bad": "bold red", "doubtful": "yellow", "quiet": "dim", "head": "bold"}
 
-#: The end of a subcommand's help, where it has no codes of its own; docs/operations.md has them all.
+#: The end of a subcommand's help, where it has no codes of its own; docs/commands.md has them all.
 EXIT_CODES: Final = "Exit codes: 0 done, 1 something is wrong on the node, 2 the question makes no sense, 130 Ctrl-C."
 
 Cell = str | tuple[str, str]

@@ -14,7 +14,7 @@ from shim.config import Dataplane
 from shim.doctor.finding import AS_ROOT, Area, Finding, Outcome, unseen
 from shim.doctor.trial import Trial
 
-#: The first that has every call we make (docs/operations.md).
+#: The first that has every call we make (docs/installing.md).
 _OLDEST = (5, 8)
 # linux/capability.h
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}

@@ -23,7 +23,7 @@ _LONGEST = 500  # characters of words that a guest, a monitor or an image chose
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. `at` is in nanoseconds since the epoch, `what` a word of docs/operations.md, the rest Occurrence's."""
+    """One line. `at` is in nanoseconds since the epoch, `what` a word of docs/commands.md, the rest Occurrence's."""
 
     at: int
     what: str

@@ -1,4 +1,4 @@
-"""A sandbox for people and their programs, as one JSON object. docs/operations.md says what its keys mean."""
+"""A sandbox for people and their programs, as one JSON object. docs/commands.md says what its keys mean."""
 
 from __future__ import annotations
 

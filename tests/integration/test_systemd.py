@@ -34,7 +34,7 @@ UNITS = ("unikernel-shim.service", "unikernel-shim.socket")
 #: The drop-in that leaves the daemon, and containers, fewer capabilities.
 BOUNDS = "capabilities.conf"
 _SOURCES = paths.ROOT / "contrib" / "systemd"
-#: What `systemd-analyze security` may say at most, in tenths; docs/operations.md has the reasons.
+#: What `systemd-analyze security` may say at most, in tenths; docs/installing.md has the reasons.
 _EXPOSURE, _BOUNDED_EXPOSURE = 96, 89
 
 

@@ -57,13 +57,13 @@ def named(expression: str, exposed: dict[str, frozenset[str]]) -> set[str]:
 
 
 def test_the_page_in_the_docs_has_every_metric_and_no_other(exposed: dict[str, frozenset[str]]) -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "metrics.md").read_text()
     told = {name: frozenset(labels.split(",")) - {""} for name, labels in _ROW.findall(text)}
     assert told == {name: labels for name, labels in exposed.items() if not name.startswith("process_")}
 
 
 def test_the_docs_have_every_phase() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text().partition("## Metrics")[2].partition("## Tracing")[0]
+    text = (ROOT / "docs" / "metrics.md").read_text().partition("## Metrics")[2].partition("## Tracing")[0]
     assert {phase.value for phase in Phase if f"`{phase}`" not in text} == set()
 
 
