@@ -86,4 +86,5 @@ Installed under $target.
 Next: systemctl daemon-reload && systemctl enable unikernel-shim && systemctl restart unikernel-shim
       register it in containerd as $PREFIX/share/doc/contrib/containerd/README.md says, then restart containerd
       kubectl apply -f $PREFIX/share/doc/contrib/kubernetes/runtimeclass.yaml
+      kubectl label node NODE io.unikernel/shim=true, by which its classes find this node
 TEXT
