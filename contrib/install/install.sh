@@ -67,8 +67,9 @@ done
 # As in the checkout, so that the pages' links to each other hold.
 while IFS= read -r file; do
     put "$PREFIX/share/doc/$file" <"$here/$file"
-done < <(cd "$here" && find README.md docs contrib/containerd contrib/kubernetes contrib/systemd -type f \
-    \( -name '*.md' -o -name '*.conf' -o -name '*.toml' -o -name '*.yaml' -o -name '*.svg' \) | sort)
+done < <(cd "$here" && find README.md docs contrib/containerd contrib/grafana contrib/kubernetes contrib/prometheus \
+    contrib/systemd -type f \
+    \( -name '*.md' -o -name '*.conf' -o -name '*.json' -o -name '*.toml' -o -name '*.yaml' -o -name '*.svg' \) | sort)
 if "$python" -m shim.cli.main --help | grep -q '^  completion '; then
     completion() { "$python" -m shim.cli.main completion "$1"; }
     put "$DATADIR/bash-completion/completions/unikernel-shim" < <(completion bash)
