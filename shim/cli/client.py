@@ -16,7 +16,7 @@ import grpc
 
 from shim import rundir
 from shim.config import Config
-from shim.errors import InvalidRequest, NotFound, ShimError, Unreachable
+from shim.errors import InvalidRequest, NodeFault, NotFound, ShimError, Unreachable
 from shim.rpc.status import inward
 from shim.sandbox.identifiers import SHOWN
 from shim.wire import inspection_pb2 as pb
@@ -28,7 +28,8 @@ _TIMEOUT = 15.0  # seconds; a check of a guest that does not answer takes about 
 
 
 def ask(config: Config, method: str, request: Message, answer: type[T]) -> T:
-    """Call Inspection of the daemon that knows the pod. Raises Unreachable where none runs, and what they answer."""
+    """Call Inspection of the daemon that knows the pod. Raises Unreachable where none runs, NodeFault where their
+    sockets are closed to this user, and what they answer."""
     return locate(config, method, request, answer)[1]
 
 
@@ -36,7 +37,7 @@ def locate(config: Config, method: str, request: Message, answer: type[T]) -> tu
     """As `ask`, with the socket of the daemon that answered."""
     found: list[tuple[Path, T]] = []
     unknown: NotFound | None = None
-    for door in rundir.doors(config.run_dir):
+    for door in doors(config):
         try:
             found.append((door, answer.FromString(_call(door, method, request))))
         except NotFound as error:
@@ -73,11 +74,12 @@ def ask_all(
 ) -> tuple[list[T], list[Path]]:
     """Call it of every daemon; what they answer, and the sockets that are there where nobody answers.
 
-    Raises Unreachable where none runs, and the first failure of one that does.
+    Raises Unreachable where none runs, NodeFault where their sockets are closed to this user, and the first failure of
+    one that runs.
     """
     found: list[T] = []
     dead: list[Path] = []
-    for door in rundir.doors(config.run_dir):
+    for door in doors(config):
         try:
             found.append(answer.FromString(_call(door, method, request, timeout)))
         except Unreachable:
@@ -86,6 +88,24 @@ def ask_all(
     if not found:
         raise nobody(config)
     return found, dead
+
+
+def doors(config: Config) -> list[Path]:
+    """The daemons' sockets, the node's first, whether or not they answer. Raises NodeFault where this user may not
+    connect: gRPC does not tell that from a daemon that is away."""
+    found = rundir.doors(config.run_dir)
+    try:
+        found[0].lstat()
+        closed = not os.access(found[0], os.W_OK, effective_ids=True)  # what connect(2) asks for (unix(7))
+    except PermissionError:
+        closed = True
+    except OSError:
+        closed = False
+    if closed:
+        raise NodeFault(
+            "the service is closed to this user", subject=os.fspath(config.run_dir), remedy="run this as root"
+        )
+    return found
 
 
 def nobody(config: Config) -> Unreachable:

@@ -51,14 +51,13 @@ def command(config_path: Path | None, follow: bool, pod: str, as_json: bool) -> 
 
 async def _recent(config: Config, pod: str, show: Callable[[pb.Event], None]) -> None:
     """What every daemon remembers, in the order of time. Raises Unreachable where there is none."""
-    from shim import rundir
     from shim.cli import client
     from shim.errors import Unreachable
     from shim.wire import inspection_pb2 as pb
 
     found: list[pb.Event] = []
     answered = False
-    for door in rundir.doors(config.run_dir):
+    for door in client.doors(config):
         try:
             async with client.events(door, pb.EventsRequest(pod=pod)) as events:
                 answered = True
@@ -73,13 +72,12 @@ async def _recent(config: Config, pod: str, show: Callable[[pb.Event], None]) ->
 
 async def _follow(config: Config, pod: str, show: Callable[[pb.Event], None]) -> None:
     """Follow every daemon there is, and those that come. Raises Unreachable where there is none to begin with."""
-    from shim import rundir
     from shim.cli import client
 
     followed: dict[Path, _Followed] = {}
     first = True
     while True:
-        for door in rundir.doors(config.run_dir):
+        for door in client.doors(config):
             known = followed.setdefault(door, _Followed(door, pod, show, spoken_of=door == config.grpc_socket))
             known.begin()
         if first:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+from click.shell_completion import get_completion_class
+from click.testing import CliRunner
 
 from shim.cli.client import ask, ask_all
+from shim.cli.main import main
 from shim.config import Config
-from shim.errors import InvalidRequest, NotFound, Unreachable
+from shim.errors import InvalidRequest, NodeFault, NotFound, Unreachable
 from shim.wire import inspection_pb2 as pb
 
 Serve = Callable[[str, str], None]
@@ -94,3 +98,47 @@ def test_none_that_answers(run_dir: Path) -> None:
         inspect(run_dir, "web")
     with pytest.raises(Unreachable, match="does not answer"):
         ask_all(Config(run_dir=run_dir), "List", pb.ListRequest(), pb.ListResponse)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Neither root nor who owns what the tests make."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("subcommand", [["ps"], ["inspect", "web"], ["events"], ["events", "-f"]])
+def test_who_may_not_connect_is_told_so(subcommand: list[str], run_dir: Path) -> None:
+    config = run_dir / "config.toml"
+    config.write_text(f'run_dir = "{run_dir}/closed"\n')
+    (run_dir / "closed").mkdir(mode=0)
+    run_dir.chmod(0o755)
+    with another_user():
+        asked = CliRunner().invoke(main, ["--config", str(config), *subcommand])
+    assert asked.exit_code == 1
+    assert asked.stderr == f"unikernel-shim: {run_dir}/closed: the service is closed to this user; run this as root\n"
+
+
+def test_a_socket_that_is_closed_to_us(run_dir: Path) -> None:
+    (run_dir / "shim.sock").touch(mode=0)
+    run_dir.chmod(0o755)
+    with another_user(), pytest.raises(NodeFault, match="closed to this user"):
+        inspect(run_dir, "web")
+
+
+def test_a_shell_that_may_not_connect_completes_nothing(run_dir: Path) -> None:
+    config = run_dir / "config.toml"
+    config.write_text(f'run_dir = "{run_dir}/closed"\n')
+    (run_dir / "closed").mkdir(mode=0)
+    run_dir.chmod(0o755)
+    with another_user():
+        shell = get_completion_class("bash")
+        assert shell is not None
+        words = shell(main, {}, "unikernel-shim", "_X").get_completions(["--config", str(config), "inspect"], "")
+    assert words == []
