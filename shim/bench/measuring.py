@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from shim.bench.batch import Batch, names, spelled
 from shim.bench.figures import Figures
+from shim.errors import NodeFault
 from shim.network.kernel.namespace import namespace_path
 from shim.network.kernel.tap import close_tap
 from shim.network.operations import DelLink
@@ -43,8 +45,15 @@ def round_trips(call: Callable[[], object], rounds: int) -> Figures:
 
 
 def courier(binary: Path, rounds: int, environment: Mapping[str, str] | None = None) -> Figures:
-    """The shim binary that containerd runs, from its start to its exit, beside its bare interpreter."""
-    interpreter = binary.read_text().splitlines()[0].removeprefix("#!").split()[0]
+    """The shim binary that containerd runs, from its start to its exit, beside its bare interpreter.
+
+    Raises NodeFault where it names none, OSError where it cannot be run, CalledProcessError where it fails.
+    """
+    with binary.open("rb") as file:
+        mark, _, named = file.readline().partition(b"#!")  # execve(2), Interpreter scripts
+    if mark or not named.split():
+        raise NodeFault("it is no script, so there is no interpreter to compare it with", subject=str(binary))
+    interpreter = os.fsdecode(named.split()[0])
     argvs = {COURIER: [str(binary), "-v"], BARE: [interpreter, "-I", "-S", "-c", "pass"]}
     figures = Figures("The shim binary, start to exit", "ms", peer=BARE, spread=True)
 

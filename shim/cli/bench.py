@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from shim.cli import terminal
+from shim.config import VARIABLE
 
 if TYPE_CHECKING:
     from shim.bench.figures import Figures
@@ -38,11 +39,12 @@ def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
     divided by the peer's: ratios can be compared between nodes, times hardly. What cannot be measured here is named on
     stderr. docs/performance.md has figures, and `make bench` in a checkout measures more.
     """
-    from shim import config
+    from shim import config as configuration
 
+    config = configuration.load(config_path)
     # To be told to end is no reason to leave a namespace behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    figures = list(_measured(config.load(config_path), rounds))
+    figures = list(_measured(config, configuration.named(config_path), rounds))
     if as_json:
         terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in figures]})
         return
@@ -53,8 +55,8 @@ def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
         terminal.print_table(_COLUMNS, _rows(each))
 
 
-def _measured(config: Config, rounds: int) -> Iterator[Figures]:
-    """Each table that can be made here."""
+def _measured(config: Config, file: Path, rounds: int) -> Iterator[Figures]:
+    """Each table that can be made here. `file` is where the configuration comes from."""
     from shim.bench import measuring
     from shim.cli import client
     from shim.errors import ShimError
@@ -65,17 +67,36 @@ def _measured(config: Config, rounds: int) -> Iterator[Figures]:
             yield measuring.round_trips(call, 10 * rounds)
     except ShimError as error:
         terminal.note(f"a call is not measured: {error}")
-    binary = shutil.which(_COURIER, path=f"{Path(sys.argv[0]).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
-    if binary is None:
-        terminal.note(f"the shim binary is not measured: {_COURIER} is not on PATH")
-    else:
-        yield measuring.courier(Path(binary), rounds)
+    try:
+        environment = {**os.environ, VARIABLE: os.fspath(file.absolute())}
+        yield measuring.courier(_courier(config), rounds, environment)
+    except (OSError, subprocess.CalledProcessError, ShimError) as error:
+        terminal.note(f"the shim binary is not measured: {_words(error)}")
     try:
         with measuring.made_pod(f"uksbench{os.getpid()}") as namespace:
             yield asyncio.run(measuring.plumbing(namespace, config.network.dataplane, rounds))
     except (OSError, subprocess.CalledProcessError, ShimError) as error:
-        said = error.stderr.decode().strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-        terminal.note(f"plumbing is not measured: {said} (it needs root, and ip(8) and tc(8))")
+        terminal.note(f"plumbing is not measured: {_words(error)} (it needs root, and ip(8) and tc(8))")
+
+
+def _courier(config: Config) -> Path:
+    """The shim binary. Raises NodeFault where there is none, or where it would start a daemon that nobody ends."""
+    from shim.errors import NodeFault
+    from shim.rpc import unix
+
+    binary = shutil.which(_COURIER, path=f"{Path(sys.argv[0]).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if binary is None:
+        raise NodeFault(f"{_COURIER} is not on PATH")
+    if config.grouping == "pod":
+        raise NodeFault('with grouping = "pod" each run starts a daemon')
+    if not unix.answers(config.ttrpc_socket):
+        raise NodeFault("it would start the service, which does not run")
+    return Path(binary)
+
+
+def _words(error: Exception) -> str:
+    said: bytes | None = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    return said.decode(errors="replace").strip() if said else str(error)
 
 
 def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
