@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from shim.cli import terminal
+from shim.cli.endings import tidied_up
 from shim.config import VARIABLE
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
 
     config = configuration.load(config_path)
     # To be told to end is no reason to leave a namespace behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    figures = list(_measured(config, configuration.named(config_path), rounds))
+    with tidied_up():
+        figures = list(_measured(config, configuration.named(config_path), rounds))
     if as_json:
         terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in figures]})
         return

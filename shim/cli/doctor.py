@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from shim.cli import terminal
+from shim.cli.endings import tidied_up
 
 if TYPE_CHECKING:
     from shim.doctor.finding import Finding
@@ -48,7 +49,8 @@ def command(config_path: Path | None, address: str | None, containerd_config: Pa
     log.configure("critical")  # what is found is told as findings
     where = Path(address.removeprefix("unix://")).absolute() if address else None
     main = containerd_config.absolute() if containerd_config else None
-    findings = asyncio.run(examine(Scope(config=config_path, containerd=where, containerd_config=main)))
+    with tidied_up():
+        findings = asyncio.run(examine(Scope(config=config_path, containerd=where, containerd_config=main)))
     if as_json:
         terminal.print_json({"can_run": can_run(findings), "findings": findings})
     else:

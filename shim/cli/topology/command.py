@@ -23,7 +23,8 @@ _WIDTH = 100  # columns where there is no terminal and COLUMNS says nothing
 
 @click.command(
     "topology",
-    epilog="Exit codes: 0 nothing is wrong, 1 something is, or the service does not answer, 2 there is no such pod.",
+    epilog="Exit codes: 0 nothing is wrong, 1 something is, or the service does not answer, 2 there is no such pod, "
+    "130 Ctrl-C.",
 )
 @pod_argument(required=False)
 @click.option("--netns", metavar="NAME|PATH", help="Draw that namespace, without asking the service.")
@@ -36,8 +37,8 @@ def command(
 ) -> None:
     """Draw POD's network as it is, from the guest to its router: before, now, and what is wrong.
 
-    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's id. With --netns what the guest was told is unknown.
-    --watch exits with 0 on Ctrl-C.
+    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's or a container's id. With --netns what the guest was
+    told is unknown.
     """
     if (pod is None) is (netns is None):
         raise InvalidRequest("a pod is to be named, or a namespace", remedy="give POD or --netns, and not both")
