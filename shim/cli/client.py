@@ -17,7 +17,7 @@ import grpc
 from shim import rundir
 from shim.config import Config
 from shim.errors import InvalidRequest, NodeFault, NotFound, ShimError, Unreachable
-from shim.rpc.status import inward
+from shim.rpc.status import FAULT, inward
 from shim.sandbox.identifiers import SHOWN
 from shim.wire import inspection_pb2 as pb
 
@@ -181,7 +181,8 @@ async def console(door: Path) -> AsyncIterator[Console]:
 def translated(error: grpc.RpcError) -> ShimError:
     """The error that a daemon answered with, or that there is none."""
     raised = cast(grpc.Call, error)  # what gRPC raises of a call is both
-    return inward(raised.code().value[0], raised.details() or "")
+    trailers = dict(raised.trailing_metadata() or ())
+    return inward(raised.code().value[0], raised.details() or "", str(trailers.get(FAULT, "")))
 
 
 def _path(method: str) -> str:

@@ -17,7 +17,7 @@ import click
 
 from shim import __version__
 from shim.cli.terminal import EXIT_CODES
-from shim.errors import Fault, InvalidRequest, ShimError
+from shim.errors import Fault, ShimError
 
 #: Exit codes, which docs/commands.md tells: something is wrong, what was asked makes no sense, Ctrl-C.
 NODE_ERROR: Final = 1
@@ -70,7 +70,7 @@ class _Group(click.Group):
             click.echo(f"unikernel-shim: {error}", err=True)
             for note in getattr(error, "__notes__", ()):
                 click.echo(f"  {note}", err=True)
-            context.exit(USAGE_ERROR if isinstance(error, InvalidRequest) or error.fault is Fault.USER else NODE_ERROR)
+            context.exit(USAGE_ERROR if error.fault is Fault.USER else NODE_ERROR)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)

@@ -25,7 +25,7 @@ from shim.errors import Code, NodeFault
 from shim.rpc import unix
 from shim.rpc.service import Call, Method, Running, Service, StreamingMethod
 from shim.rpc.splice import Splice
-from shim.rpc.status import outward
+from shim.rpc.status import outward, trailer
 
 _NAMESPACE = "containerd-namespace"  # containerd, pkg/namespaces/grpc.go
 _LIMIT = 16 << 20  # bytes; containerd's own default for messages it sends
@@ -110,9 +110,10 @@ class GrpcServer:
                 return
             except Exception as error:
                 code, text = outward(error, name)
+                told = trailer(error)
             finally:
                 stream.close()
-            await context.abort(_CODES[Code(code)], text)
+            await context.abort(_CODES[Code(code)], text, told)
 
         return grpc.stream_stream_rpc_method_handler(behave)
 
@@ -126,7 +127,8 @@ class GrpcServer:
                 return (await self._running.call(method, message, _call(name, context))).SerializeToString()
             except Exception as error:
                 code, text = outward(error, name)
-            return await context.abort(_CODES[Code(code)], text)
+                told = trailer(error)
+            return await context.abort(_CODES[Code(code)], text, told)
 
         return behave
 

@@ -7,7 +7,7 @@ import asyncio
 from google.protobuf.message import DecodeError
 
 from shim import errors, log
-from shim.errors import Code, ShimError
+from shim.errors import Code, Fault, ShimError
 
 _log = log.get(__name__)
 
@@ -26,6 +26,13 @@ _BY_CODE: dict[Code, type[ShimError]] = {
     Code.DEADLINE_EXCEEDED: errors.TimedOut,
     Code.INTERNAL: errors.Bug,
 }
+# What two kinds of error share a code for, whose fault it is tells apart.
+_BY_FAULT: dict[tuple[Code, str], type[ShimError]] = {
+    (Code.FAILED_PRECONDITION, Fault.NODE): errors.NodeFault,
+    (Code.INVALID_ARGUMENT, Fault.IMAGE): errors.ImageFault,
+}
+#: The key under which gRPC's trailing metadata says whose fault it is, in the words of `Fault`.
+FAULT = "io-unikernel-fault"
 
 
 def code_of(error: BaseException | None) -> Code:
@@ -55,6 +62,11 @@ def outward(error: Exception, method: str) -> tuple[Code, str]:
     return code_of(error), text.encode(errors="replace")[:_TEXT_LIMIT].decode(errors="ignore")
 
 
+def trailer(error: Exception) -> tuple[tuple[str, str], ...]:
+    """Metadata that a caller over gRPC is told with it: an exit code follows from whose fault it is."""
+    return ((FAULT, error.fault.value),) if isinstance(error, ShimError) else ()
+
+
 def _told(error: Exception, method: str) -> str:
     if isinstance(error, ShimError):
         _log.info("refused", method=method, code=error.code.name, fault=error.fault.value, error=str(error))
@@ -69,10 +81,11 @@ def _told(error: Exception, method: str) -> str:
     return f"unexpected {type(error).__name__}" + (f": {first}" if first else "")
 
 
-def inward(code: int, text: str) -> ShimError:
-    """The error for a peer's status: the class for its code, Unexpected for codes that have none."""
+def inward(code: int, text: str, fault: str = "") -> ShimError:
+    """The error for a peer's status: the class for its code, and for whose fault it is where the peer says that,
+    Unexpected for codes that have none."""
     try:
         known = Code(code)
     except ValueError:
         known = Code.UNKNOWN
-    return _BY_CODE.get(known, errors.Unexpected)(text)
+    return (_BY_FAULT.get((known, fault)) or _BY_CODE.get(known, errors.Unexpected))(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +18,19 @@ from click.testing import CliRunner
 from shim.cli.client import ask, ask_all
 from shim.cli.main import main
 from shim.config import Config
-from shim.errors import InvalidRequest, NodeFault, NotFound, Unreachable
+from shim.errors import (
+    Bug,
+    InvalidRequest,
+    NetworkFault,
+    NodeFault,
+    NotFound,
+    ShimError,
+    TimedOut,
+    Unreachable,
+    WrongState,
+)
+from shim.rpc.grpc_server import GrpcServer
+from shim.rpc.service import Call, Method, Service
 from shim.wire import inspection_pb2 as pb
 
 Serve = Callable[[str, str], None]
@@ -142,3 +155,25 @@ def test_a_shell_that_may_not_connect_completes_nothing(run_dir: Path) -> None:
         assert shell is not None
         words = shell(main, {}, "unikernel-shim", "_X").get_completions(["--config", str(config), "inspect"], "")
     assert words == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NetworkFault, 1), (NodeFault, 1), (TimedOut, 1), (Bug, 1), (WrongState, 2), (NotFound, 2), (InvalidRequest, 2)],
+)
+async def test_the_exit_code_says_whose_fault_it_is(error: type[ShimError], code: int, run_dir: Path) -> None:
+    """What is wrong on the node is no question that makes no sense, although gRPC has one code for both."""
+
+    async def inspect(request: pb.InspectRequest, call: Call) -> pb.InspectResponse:
+        raise error("it cannot be read", subject="web")
+
+    method = Method("Inspect", pb.InspectRequest, pb.InspectResponse, inspect)
+    server = GrpcServer([Service(pb.DESCRIPTOR.services_by_name["Inspection"].full_name, {"Inspect": method})])
+    config = run_dir / "config.toml"
+    config.write_text(f'run_dir = "{run_dir}"\n')
+    await server.start(run_dir / "shim.sock")
+    try:
+        asked = await asyncio.to_thread(CliRunner().invoke, main, ["--config", str(config), "inspect", "web"])
+    finally:
+        await server.stop(0)
+    assert (asked.exit_code, asked.stderr) == (code, "unikernel-shim: web: it cannot be read\n")
