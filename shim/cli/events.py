@@ -97,7 +97,7 @@ class _Followed:
     def __init__(self, door: Path, pod: str, show: Callable[[pb.Event], None], *, spoken_of: bool) -> None:
         """`spoken_of` says that its end is told: a pod's daemon ends with its pod, and that is an event."""
         self._door, self._pod, self._show, self._spoken_of = door, pod, show, spoken_of
-        self._last = 0  # nanoseconds since the epoch: what was shown is not shown again
+        self._last = 0  # nanoseconds since the epoch: what one connection showed, the next does not show again
         self._task: asyncio.Task[None] | None = None
         self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -126,13 +126,15 @@ class _Followed:
         from shim.wire import inspection_pb2 as pb
 
         connected = False
+        # Within one connection they come in order, whatever the clock did meanwhile.
+        shown = self._last
         try:
             async with client.events(self._door, pb.EventsRequest(follow=True, pod=self._pod)) as events:
                 connected = True
                 self._settle(True)
                 async for event in events:
                     at = event.at.ToNanoseconds()
-                    if not at or at > self._last:
+                    if not at or at > shown:
                         self._last = max(self._last, at)
                         self._show(event)
         except Unreachable:
