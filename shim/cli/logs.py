@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -84,8 +84,18 @@ def follow_log(
     """Show what is there, the last `tail` lines of it, and what comes, until the pod's logs are removed."""
     reader = Reader(cri=source.file is None)
     held: deque[Line] | None = deque(maxlen=tail) if tail is not None else None
+
+    def take(lines: Iterable[Line]) -> None:
+        for line in filter(wanted, lines):
+            if held is None:
+                show(line)
+            else:
+                held.append(line)
+
     for raw in log_files.follow(source, path):
         if isinstance(raw, log_files.Again):
+            # What the former life was about to say when it ended.
+            take(reader.rest())
             terminal.note("the container was started again")
             reader = Reader(cri=True)
         elif raw is None:
@@ -93,13 +103,9 @@ def follow_log(
                 show(line)
             held = None
             sys.stdout.flush()
-        elif (read := reader.read(raw)) is not None and wanted(read):
-            if held is None:
-                show(read)
-            else:
-                held.append(read)
-    for line in reader.rest():
-        show(line)
+        elif (read := reader.read(raw)) is not None:
+            take([read])
+    take(reader.rest())
 
 
 def shown(*, timestamps: bool) -> Callable[[Line], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from shim.cli import log_files
 from shim.cli.log_files import Again, Source, current, follow, source
 from shim.cli.log_lines import Line, Reader, after, since
+from shim.cli.logs import follow_log
 from shim.errors import InvalidRequest, NodeFault, NotFound
 from shim.wire import inspection_pb2 as pb
 
@@ -189,3 +191,18 @@ def test_a_log_that_grows_is_rotated_and_begun_again(tmp_path: Path, monkeypatch
         path.unlink()
     os.rmdir(tmp_path)
     assert until_quiet(following) == [] and next(following, "over") == "over"
+
+
+@pytest.mark.parametrize(
+    ("tail", "kept"), [(None, [b"one", b"half", b"next", b"rest"]), (2, [b"half", b"next", b"rest"])]
+)
+def test_the_last_words_of_a_life_are_not_lost_with_it(
+    tail: int | None, kept: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0.log").write_text(f"{T} stdout F one\n{T} stdout P half\n")
+    (tmp_path / "1.log").write_text(f"{T} stdout F next\n{T} stderr P rest\n")
+    monkeypatch.setattr(time, "sleep", lambda _: shutil.rmtree(tmp_path))
+    shown: list[bytes] = []
+    log = Source(directory=tmp_path)
+    follow_log(log, tmp_path / "0.log", lambda line: shown.append(line.text), tail=tail)
+    assert shown == kept
