@@ -240,8 +240,9 @@ def _raw() -> Iterator[None]:
 @contextlib.contextmanager
 def _own_output() -> Iterator[int]:
     """The person's terminal, opened once more so that writing to it never blocks: O_NONBLOCK belongs to an open file,
-    and this one's the shell goes on with."""
-    out = os.open(os.ttyname(1), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    and this one's the shell goes on with. By its descriptor (proc(5), /proc/PID/fd): who came into the node from a
+    container (kubectl debug node, chroot) has a terminal that has no name here."""
+    out = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         yield out
     finally:
