@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -32,6 +31,7 @@ from shim.errors import (
 from shim.rpc.grpc_server import GrpcServer
 from shim.rpc.service import Call, Method, Service
 from shim.wire import inspection_pb2 as pb
+from tests.unit.cli.users import another_user
 
 Serve = Callable[[str, str], None]
 
@@ -111,19 +111,6 @@ def test_none_that_answers(run_dir: Path) -> None:
         inspect(run_dir, "web")
     with pytest.raises(Unreachable, match="does not answer"):
         ask_all(Config(run_dir=run_dir), "List", pb.ListRequest(), pb.ListResponse)
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Neither root nor who owns what the tests make."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize("subcommand", [["ps"], ["inspect", "web"], ["events"], ["events", "-f"]])
