@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -64,7 +63,7 @@ def _unikernel(container: Container) -> dict[str, Any]:
     return {
         "container": container.id,
         "guest": container.record.guest,
-        "monitor": Path(command[0]).name if command else "",
+        "monitor": container.record.monitor,
         "command": list(command),
         "words": container.last_words(),
         "nics": [msgspec.to_builtins(nic) for nic in plumbing.plan.nics] if plumbing else [],

@@ -55,8 +55,9 @@ def test_a_pod_that_is_right_and_then_wrong(
         assert reachable(daemon, pod.name) == {"guest": 1.0, "gateway": 1.0, "router": 1.0}
 
         inspected = json.loads(shim(daemon, "inspect", "--json", pod.name).stdout)
-        assert inspected["unikernel"]["container"] == container
-        assert inspected["unikernel"]["monitor"].startswith("qemu")
+        listed = {entry["id"]: entry["unikernel"] for entry in json.loads(shim(daemon, "ps", "--json").stdout)}
+        for found in (listed[pod.id], inspected["unikernel"]):
+            assert (found["container"], found["guest"], found["monitor"]) == (container, "linux", "qemu")
         assert inspected["unikernel"]["plumbed_in"] > 0
         assert inspected["unikernel"]["nics"][0]["mac"] == mac
         assert inspected["unikernel"]["nics"][0]["address"].split("/")[0] == pod.address
