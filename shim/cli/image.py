@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from shim.cli import choices
-from shim.cli.terminal import EXIT_CODES
+from shim.cli.terminal import EXIT_CODES, json_option
 
 #: `inspect` on what is no unikernel and would run all the same.
 _ORDINARY = 3
@@ -55,7 +55,7 @@ def command() -> None:
     "--output", "-o", required=True, type=_FILE, metavar="FILE", help='The archive; "-" is the standard output.'
 )
 @click.option("--force", is_flag=True, help="Replace FILE where it is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@json_option("Print what was written as JSON.")
 @click.pass_obj
 def build(
     config_path: Path | None,
@@ -116,7 +116,7 @@ def build(
 @click.option("--annotation", "annotations", multiple=True, metavar="K=V", help="An annotation of the pod's.")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Which of the image's platforms; default: this node's.")
 @click.option("--name", default="", metavar="REF", help="Which of the archive's images.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("Print it as JSON.")
 @click.argument("source")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj

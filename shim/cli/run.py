@@ -23,12 +23,12 @@ from shim.config import Dataplane
 @click.option("--dataplane", type=click.Choice(get_args(Dataplane)), help="How a tap is joined to its interface.")
 @click.option("--nics", metavar="LIST", help="Which interfaces: eth0,net1, or DEVICE=INTERFACE for a manifest's.")
 @click.option(
-    "--monitor",
-    shell_complete=choices.monitors,
-    help="spt, hvt, qemu, firecracker or cloud-hypervisor; default: what the kernel asks for.",
+    "--monitor", metavar="NAME", shell_complete=choices.monitors, help="The monitor; default: what the kernel asks for."
 )
-@click.option("--guest", shell_complete=choices.guests, help="solo5 or linux; default: what the kernel is.")
-@click.option("--memory", metavar="MB", help="The guest's memory.")
+@click.option(
+    "--guest", metavar="NAME", shell_complete=choices.guests, help="The guest's family; default: what the kernel is."
+)
+@click.option("--memory", metavar="SIZE", help="The guest's memory: 64, 64Mi, 1Gi.")
 @click.option("--initrd", type=click.Path(path_type=Path), help="An initrd for a Linux guest.")
 @click.option("--cmdline", default="", help="Words to add to a Linux guest's command line.")
 @click.argument("kernel", type=click.Path(path_type=Path))
