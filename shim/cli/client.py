@@ -16,7 +16,7 @@ import grpc
 
 from shim import rundir
 from shim.config import Config
-from shim.errors import InvalidRequest, NodeFault, NotFound, ShimError, Unreachable
+from shim.errors import InvalidRequest, NodeFault, NotFound, ShimError, TimedOut, Unreachable
 from shim.rpc.status import FAULT, inward
 from shim.sandbox.identifiers import SHOWN
 from shim.wire import inspection_pb2 as pb
@@ -33,15 +33,18 @@ def ask(config: Config, method: str, request: Message, answer: type[T]) -> T:
     return locate(config, method, request, answer)[1]
 
 
-def locate(config: Config, method: str, request: Message, answer: type[T]) -> tuple[Path, T]:
+def locate(config: Config, method: str, request: Message, answer: type[T], timeout: float = _TIMEOUT) -> tuple[Path, T]:
     """As `ask`, with the socket of the daemon that answered."""
     found: list[tuple[Path, T]] = []
     unknown: NotFound | None = None
+    late: TimedOut | None = None
     for door in doors(config):
         try:
-            found.append((door, answer.FromString(_call(door, method, request))))
+            found.append((door, answer.FromString(_call(door, method, request, timeout))))
         except NotFound as error:
             unknown = error
+        except TimedOut as error:
+            late = error  # one that hangs is no reason not to ask the others
         except Unreachable:
             continue  # dead, and not cleared away yet
     if len(found) == 1:
@@ -52,7 +55,7 @@ def locate(config: Config, method: str, request: Message, answer: type[T]) -> tu
             f"{len(found)} pods are meant, each with a daemon of its own: {', '.join(titles)}",
             remedy="name one by its id",
         )
-    raise unknown or nobody(config)
+    raise late or unknown or nobody(config)
 
 
 def _meant(door: Path, request: Message) -> list[pb.SandboxEntry]:
@@ -72,21 +75,25 @@ def title(entry: pb.SandboxEntry | pb.CheckResponse) -> str:
 def ask_all(
     config: Config, method: str, request: Message, answer: type[T], timeout: float = _TIMEOUT
 ) -> tuple[list[T], list[Path]]:
-    """Call it of every daemon; what they answer, and the sockets that are there where nobody answers.
+    """Call it of every daemon; what they answer, and the sockets that are there where nobody answers in time.
 
-    Raises Unreachable where none runs, NodeFault where their sockets are closed to this user, and the first failure of
-    one that runs.
+    Raises Unreachable where none runs, TimedOut where those that do hang, NodeFault where their sockets are closed to
+    this user, and the first failure of one that runs.
     """
     found: list[T] = []
     dead: list[Path] = []
+    late: TimedOut | None = None
     for door in doors(config):
         try:
             found.append(answer.FromString(_call(door, method, request, timeout)))
         except Unreachable:
             if door.exists():
                 dead.append(door)
+        except TimedOut as error:
+            late = error
+            dead.append(door)
     if not found:
-        raise nobody(config)
+        raise late or nobody(config)
     return found, dead
 
 
@@ -134,31 +141,33 @@ def connected(door: Path, method: str, request: Message, timeout: float = _TIMEO
             try:
                 return call(request, timeout=timeout)
             except grpc.RpcError as error:
-                raise translated(error) from None
+                raise translated(error, door) from None
 
         yield make
 
 
 @asynccontextmanager
 async def events(door: Path, request: pb.EventsRequest) -> AsyncIterator[AsyncIterator[pb.Event]]:
-    """The events of one daemon, once it has answered. Raises what it answers; so does the iterator."""
+    """The events of one daemon, once it has answered. Raises what it answers, and TimedOut where it hangs, unless they
+    are to be followed; so does the iterator."""
     async with grpc.aio.insecure_channel(f"unix:{door}") as channel:
-        call = channel.unary_stream(
+        method = channel.unary_stream(
             _path("Events"), request_serializer=_bytes, response_deserializer=pb.Event.FromString
-        )(request)
+        )
+        call = method(request, timeout=None if request.follow else _TIMEOUT)
         try:
             await call.wait_for_connection()
         except grpc.RpcError as error:
-            raise translated(error) from None
-        yield _each(call)
+            raise translated(error, door) from None
+        yield _each(call, door)
 
 
-async def _each(call: Any) -> AsyncIterator[pb.Event]:
+async def _each(call: Any, door: Path) -> AsyncIterator[pb.Event]:
     try:
         async for event in call:
             yield event
     except grpc.RpcError as error:
-        raise translated(error) from None
+        raise translated(error, door) from None
 
 
 Console = grpc.aio.StreamStreamCall[pb.ConsoleRequest, pb.ConsoleResponse]
@@ -178,11 +187,13 @@ async def console(door: Path) -> AsyncIterator[Console]:
             call.cancel()
 
 
-def translated(error: grpc.RpcError) -> ShimError:
-    """The error that a daemon answered with, or that there is none."""
+def translated(error: grpc.RpcError, door: Path) -> ShimError:
+    """The error that the daemon at `door` answered with, or that there is none, or that it hangs."""
     raised = cast(grpc.Call, error)  # what gRPC raises of a call is both
-    trailers = dict(raised.trailing_metadata() or ())
-    return inward(raised.code().value[0], raised.details() or "", str(trailers.get(FAULT, "")))
+    fault = dict(raised.trailing_metadata() or ()).get(FAULT)
+    if raised.code() is grpc.StatusCode.DEADLINE_EXCEEDED and fault is None:
+        return TimedOut("the service does not answer in time", subject=os.fspath(door), remedy="its log may say why")
+    return inward(raised.code().value[0], raised.details() or "", str(fault or ""))
 
 
 def _path(method: str) -> str:

@@ -105,12 +105,12 @@ async def _attach(door: Path, pod: str, container: str, key: int) -> int:
                 raise Unreachable("the service said nothing", subject=str(door))
             assert isinstance(first, pb.ConsoleResponse)
         except grpc.RpcError as error:
-            raise translated(error) from None
+            raise translated(error, door) from None
         try:
             with _raw():
                 outcome = await _Sitting(call, key).until_left()
         except grpc.RpcError as error:
-            raised = translated(error)
+            raised = translated(error, door)
             if isinstance(raised, Unreachable):
                 raise Unreachable(
                     "the service went away, and with it the terminals that it held",

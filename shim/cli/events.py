@@ -50,13 +50,15 @@ def command(config_path: Path | None, follow: bool, pod: str, as_json: bool) -> 
 
 
 async def _recent(config: Config, pod: str, show: Callable[[pb.Event], None]) -> None:
-    """What every daemon remembers, in the order of time. Raises Unreachable where there is none."""
+    """What every daemon remembers, in the order of time. Raises Unreachable where there is none, TimedOut where those
+    that there are hang."""
     from shim.cli import client
-    from shim.errors import Unreachable
+    from shim.errors import TimedOut, Unreachable
     from shim.wire import inspection_pb2 as pb
 
     found: list[pb.Event] = []
     answered = False
+    late: TimedOut | None = None
     for door in client.doors(config):
         try:
             async with client.events(door, pb.EventsRequest(pod=pod)) as events:
@@ -64,8 +66,12 @@ async def _recent(config: Config, pod: str, show: Callable[[pb.Event], None]) ->
                 found += [event async for event in events]
         except Unreachable:
             continue
+        except TimedOut as error:
+            late = error
     if not answered:
-        raise client.nobody(config)
+        raise late or client.nobody(config)
+    if late is not None:
+        terminal.note(str(late))
     for event in sorted(found, key=lambda event: event.at.ToNanoseconds()):
         show(event)
 

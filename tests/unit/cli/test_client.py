@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 from click.shell_completion import get_completion_class
 from click.testing import CliRunner
 
-from shim.cli.client import ask, ask_all
+from shim.cli.client import ask, ask_all, locate
 from shim.cli.main import main
 from shim.config import Config
 from shim.errors import (
@@ -111,6 +112,39 @@ def test_none_that_answers(run_dir: Path) -> None:
         inspect(run_dir, "web")
     with pytest.raises(Unreachable, match="does not answer"):
         ask_all(Config(run_dir=run_dir), "List", pb.ListRequest(), pb.ListResponse)
+
+
+@pytest.fixture
+def hung(run_dir: Path) -> Iterator[Path]:
+    """The socket of a daemon that says nothing to anybody."""
+    path = run_dir / "pods" / "0" / "shim.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield path
+
+
+def test_one_that_hangs_does_not_hide_the_others(hung: Path, run_dir: Path, serve: Serve) -> None:
+    serve("pods/1/shim.sock", "web")
+    config = Config(run_dir=run_dir)
+    answers, silent = ask_all(config, "List", pb.ListRequest(), pb.ListResponse, timeout=0.2)
+    assert [entry.pod_name for answer in answers for entry in answer.sandboxes] == ["web"] and silent == [hung]
+    door, _ = locate(config, "Inspect", pb.InspectRequest(pod="web"), pb.InspectResponse, timeout=0.2)
+    assert door == run_dir / "pods" / "1" / "shim.sock"
+
+
+def test_none_but_one_that_hangs(hung: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, words = Config(run_dir=run_dir), f"{hung}: the service does not answer in time"
+    with pytest.raises(TimedOut, match=words):
+        ask_all(config, "List", pb.ListRequest(), pb.ListResponse, timeout=0.2)
+    with pytest.raises(TimedOut, match=words):
+        locate(config, "Inspect", pb.InspectRequest(pod="web"), pb.InspectResponse, timeout=0.2)
+    monkeypatch.setattr("shim.cli.client._TIMEOUT", 0.2)
+    path = run_dir / "config.toml"
+    path.write_text(f'run_dir = "{run_dir}"\n')
+    asked = CliRunner().invoke(main, ["--config", str(path), "events"])
+    assert asked.exit_code == 1 and words in asked.stderr
 
 
 @pytest.mark.parametrize("subcommand", [["ps"], ["inspect", "web"], ["events"], ["events", "-f"]])
