@@ -63,7 +63,7 @@ def test_a_pod_drawn_in_every_form(
         container = pod.run(tender_double.REFERENCE, args=[f"address={pod.address}"])
         eventually(lambda: node.ping(pod.address))
         found = topology(daemon, pod.name)
-        assert (found.sandbox, found.name, found.faults) == (pod.id, pod.name, ())
+        assert (found.id, found.pod.name, found.faults) == (pod.id, pod.name, ())
         guest, peer = found.now[0].elements[0], found.now[0].elements[-1]
         inspected = json.loads(shim(daemon, "inspect", "--json", pod.id).stdout)["unikernel"]
         assert guest.mac == inspected["nics"][0]["mac"] and guest.dns == ("192.0.2.53",)
