@@ -50,3 +50,6 @@ class Rounds:
         except (ShimError, OSError) as error:
             # It ended since, or its pod did; anything else is there in the next round too.
             _log.debug("not checked", sandbox=sandbox.id, error=str(error))
+        except Exception as error:
+            # What a guest sends is read here: one that we do not understand is no end of the others' checks.
+            _log.error("unexpected", sandbox=sandbox.id, exc_info=error)

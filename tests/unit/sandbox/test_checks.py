@@ -82,6 +82,8 @@ class Answers(Checker):
             raise WrongState("stopped")
         if sandbox.id == "slow":
             await asyncio.sleep(0.06)
+        if sandbox.id == "odd":
+            raise ValueError("not in the book")
         return report(Outcome.PROVEN)
 
 
@@ -103,6 +105,14 @@ async def test_each_guest_is_checked_once_a_round() -> None:
     await asyncio.sleep(0.1)
     going.cancel()
     assert checker.asked[:5] == ["a", "gone", "slow", "b", "a"], "and one that is slow makes it no longer"
+
+
+async def test_a_check_that_we_did_not_think_of_does_not_end_the_round() -> None:
+    checker = Answers()
+    going = asyncio.create_task(Rounds(pods("odd", "a"), checker, every=0.05).run())
+    await asyncio.sleep(0.3)
+    assert not going.done() and checker.asked[:4] == ["odd", "a", "odd", "a"]
+    going.cancel()
 
 
 def test_a_guest_is_due_from_its_second_round_on() -> None:
