@@ -36,17 +36,20 @@ _STYLES: Final = {
 @pod_option("Only what concerns this pod, which need not be there (any more).")
 @terminal.json_option("Print each event as JSON, one a line.")
 @click.pass_obj
-def command(config_path: Path | None, follow: bool, pod: str, as_json: bool) -> None:
+def command(config_path: Path | None, follow: bool, pod: str | None, as_json: bool) -> None:
     """Print what has happened to pods: TIME, POD, what, and a sentence.
 
     The service remembers its last thousand events, and none from before it was started. With --follow, its restart is
     said on stderr, and printing goes on with the next one.
     """
     from shim import config
+    from shim.errors import InvalidRequest
 
+    if pod == "":
+        raise InvalidRequest("no pod is named", remedy="give POD, or leave --pod out for all of them")
     show = _show_json if as_json else _show
     settings = config.load(config_path)
-    asyncio.run(_follow(settings, pod, show) if follow else _recent(settings, pod, show))
+    asyncio.run(_follow(settings, pod or "", show) if follow else _recent(settings, pod or "", show))
 
 
 async def _recent(config: Config, pod: str, show: Callable[[pb.Event], None]) -> None:

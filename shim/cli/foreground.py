@@ -75,9 +75,10 @@ def foreground(
 
     Raises the errors of the parts it uses, and leaves nothing behind.
     """
-    for path in (kernel, initrd):
-        if path is not None and not _is_file(path):
-            raise InvalidRequest("there is no such file", subject=os.fspath(path))
+    for file in (kernel, initrd):
+        if file is not None and not _is_file(file):
+            raise InvalidRequest("there is no such file", subject=os.fspath(file))
+    path = namespace_path(netns) if netns is not None else None
     log.configure("warning" if config.log.level == "info" else config.log.level)
     # A directory of its own: neither the daemon nor another foreground run is to be met there.
     runs = config.run_dir / "foreground"
@@ -89,9 +90,7 @@ def foreground(
         uvloop.run(_clear_dead(config, sorted(runs.iterdir())))
         config = msgspec.structs.replace(config, run_dir=own)
         try:
-            status: int = uvloop.run(
-                _run(config, kernel, arguments, namespace_path(netns) if netns else None, initrd, wishes)
-            )
+            status: int = uvloop.run(_run(config, kernel, arguments, path, initrd, wishes))
             return status
         finally:
             shutil.rmtree(own, ignore_errors=True)

@@ -51,7 +51,7 @@ def command(
 
     if follow and previous:
         raise InvalidRequest("a life that is over does not go on", remedy="give --follow or --previous")
-    limit = since(begin, datetime.now(UTC)) if begin else None
+    limit = since(begin, datetime.now(UTC)) if begin is not None else None
     answer = ask(config.load(config_path), "Logs", pb.LogsRequest(pod=pod), pb.LogsResponse)
     source = log_files.source(answer, container)
     if source.file is not None and (limit is not None or timestamps):

@@ -23,8 +23,8 @@ def pod_argument(*, required: bool = True) -> Callable[[_F], _F]:
 
 
 def pod_option(text: str) -> Callable[[_F], _F]:
-    """--pod POD, likewise; `text` is its help."""
-    return click.option("--pod", metavar="POD", default="", shell_complete=_complete, help=text)
+    """--pod POD, likewise, None without; `text` is its help."""
+    return click.option("--pod", metavar="POD", shell_complete=_complete, help=text)
 
 
 def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
