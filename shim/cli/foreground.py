@@ -79,13 +79,13 @@ def foreground(
         if file is not None and not _is_file(file):
             raise InvalidRequest("there is no such file", subject=os.fspath(file))
     path = namespace_path(netns) if netns is not None else None
-    log.configure("warning" if config.log.level == "info" else config.log.level)
     # A directory of its own: neither the daemon nor another foreground run is to be met there.
     runs = config.run_dir / "foreground"
     own = runs / str(os.getpid())
     with refused(config.run_dir):
         config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.configure("warning" if config.log.level == "info" else config.log.level)
     with _lock(own):
         uvloop.run(_clear_dead(config, sorted(runs.iterdir())))
         config = msgspec.structs.replace(config, run_dir=own)
