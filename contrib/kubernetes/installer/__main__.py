@@ -72,7 +72,8 @@ def status(place: tuple[Node, Site, Installation, str], absent: bool) -> None:
     """Exit with 0 if this image's release is whole on the node."""
     node, _, installation, _ = place
     if absent:
-        sys.exit(bool(Record(node).steps))
+        _said(lambda: sequence.absent(Record(node)))
+        return
     _said(lambda: sequence.status(node, installation, Record(node)))
 
 

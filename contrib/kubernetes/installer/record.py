@@ -115,7 +115,11 @@ class Record:
 
     def _save(self, moment: str) -> None:
         try:
-            self._draft.write_bytes(msgspec.json.encode(self._content))
+            with self._draft.open("wb") as file:
+                file.write(msgspec.json.encode(self._content))
+                file.flush()
+                # A record that a loss of power emptied would leave nobody who knows what to undo.
+                os.fsync(file.fileno())
             self._draft.replace(self._node.entry(FILE))
         except OSError as error:
             raise _unwritable(FILE, error) from error

@@ -139,6 +139,12 @@ def status(node: Node, installation: Installation, record: Record) -> None:
             raise NodeFault("was removed by somebody", subject=step.path, remedy="install it again")
 
 
+def absent(record: Record) -> None:
+    """Raises NodeFault while anything of an installation is on the node."""
+    if record.steps:
+        raise NodeFault("is on this node", subject="the runtime", remedy="remove it")
+
+
 def _wanted(node: Node, site: Site, installation: Installation, record: Record) -> Iterator[AnyStep]:
     """Every step but the registration's, in order."""
     links = {f"{site.bindir}/{name}": f"{_CURRENT}/venv/bin/{name}" for name in _PROGRAMS}

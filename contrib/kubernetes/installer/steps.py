@@ -121,9 +121,9 @@ class File(msgspec.Struct, frozen=True, tag=True):
 
     def do(self, node: Node) -> None:
         target = node.path(self.path)
-        _draft_of(target).write_text(self.text)
-        _draft_of(target).chmod(0o644)
-        _draft_of(target).replace(target)
+        draft = _drafted(target, self.text)
+        draft.chmod(0o644)
+        draft.replace(target)
 
     def undo(self, node: Node) -> str:
         target = node.path(self.path)
@@ -223,6 +223,19 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_DRAFT}")
 
 
+def _drafted(path: Path, text: str) -> Path:
+    """The text beside `path`, for root alone as long as it is not what it will be: containerd's file may hold passwords
+    of registries. It is on the disk, so that a node that loses power has the old file or the new one, and no empty one.
+    """
+    draft = _draft_of(path)
+    draft.unlink(missing_ok=True)
+    with open(draft, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
 def _sum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -241,9 +254,7 @@ def _remove(path: Path) -> None:
 
 def _rewrite(path: Path, text: str, mtime: int | None = None) -> None:
     """Replace a file of somebody's in one step, with its mode, owner and extended attributes (as SELinux's label)."""
-    kept, draft = path.stat(), _draft_of(path)
-    draft.unlink(missing_ok=True)
-    draft.write_text(text)
+    kept, draft = path.stat(), _drafted(path, text)
     os.chown(draft, kept.st_uid, kept.st_gid)
     for name in os.listxattr(path):
         # The kernel sets some of them itself and lets nobody else do it.

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from contrib.kubernetes.installer import sequence
+from contrib.kubernetes.installer.__main__ import main
 from contrib.kubernetes.installer.node import Node
 from contrib.kubernetes.installer.record import FILE, Record
 from shim.errors import NodeFault, WrongState
@@ -22,6 +24,12 @@ NODES = {
     "1.6": (MAIN, "1.6.20"),
 }
 SOCKET = "[Socket]\nListenStream=/run/unikernel-shim/shim.sock\n[Install]\nWantedBy=sockets.target\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here loses power; a kill alone loses nothing that was written."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(params=NODES)
@@ -85,6 +93,45 @@ def test_an_imported_directory_gets_a_file(tmp_path: Path) -> None:
     node.install(made(tmp_path))
     assert node.main.read_text() == IMPORTING
     assert "version = 3" in (node.root / "etc/containerd/conf.d/unikernel-shim.toml").read_text()
+
+
+def test_what_is_replaced_is_on_the_disk_first_and_never_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Fake(tmp_path / "node")
+    node.main.chmod(0o600)
+    synced: list[int] = []
+    replaced: list[tuple[str, int, bool]] = []
+    fsync, replace, chown = os.fsync, Path.replace, os.chown
+
+    def syncs(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def owned(path: Path, user: int, group: int) -> None:
+        assert path.stat().st_mode & 0o777 == 0o600, path
+        chown(path, user, group)
+
+    def replaces(draft: Path, target: Path) -> Path:
+        if not draft.is_symlink():
+            replaced.append((target.name, draft.stat().st_mode & 0o777, draft.stat().st_ino in synced))
+        return replace(draft, target)
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    monkeypatch.setattr(os, "chown", owned)
+    monkeypatch.setattr(Path, "replace", replaces)
+    node.install(made(tmp_path))
+    assert all(is_synced for _, _, is_synced in replaced)
+    assert ("config.toml", 0o600, True) in replaced and ("unikernel-shim.service", 0o644, True) in replaced
+
+
+def test_a_record_that_is_none_is_said_by_every_command(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / FILE.lstrip("/")).write_text("{")
+    for words in (["install"], ["remove"], ["status"], ["status", "--absent"]):
+        done = CliRunner().invoke(main, ["--root", str(tmp_path), *words])
+        assert done.exit_code == 1 and "is no record" in done.output, words
+        assert isinstance(done.exception, SystemExit), words
 
 
 @pytest.mark.parametrize("case", ["old format", "imports"])
