@@ -74,6 +74,7 @@ def install(node: Node, site: Site, installation: Installation, record: Record) 
     for step in wanted:
         record.do(step, *_consequences(step))
     registering = _registering(node, registered, record)
+    former = [record.find(step.path) for step in registering]
     for step in registering:
         record.do(step, "containerd")
     try:
@@ -81,8 +82,8 @@ def install(node: Node, site: Site, installation: Installation, record: Record) 
         if wrong:
             raise NodeFault(f"with this runtime in it {wrong}", subject=site.config, remedy="it was put back as it was")
     except ShimError:
-        for step in reversed(registering):
-            record.undo(step)
+        for step, was in reversed(list(zip(registering, former, strict=True))):
+            _put_back(record, step, was)
         raise
     # The daemon first: containerd is to find it.
     _act(node, site, record, *_sockets_first(installation.units))
@@ -195,6 +196,18 @@ def _registering(node: Node, registered: registration.Registration, record: Reco
     if not isinstance(known, Block):
         return [block.before(node)]
     return [known if known.text == block.text else block.following(known)]
+
+
+def _put_back(record: Record, step: AnyStep, former: AnyStep | None) -> None:
+    """Take a registration back: to what a former installation told containerd, where one was complete."""
+    if former is None or not record.release:
+        record.undo(step)
+        return
+    if isinstance(step, File) and isinstance(former, File):
+        former = former.following(step)
+    if isinstance(step, Block) and isinstance(former, Block):
+        former = former.following(step)
+    record.do(former)
 
 
 def _is_registration(step: AnyStep, site: Site) -> bool:

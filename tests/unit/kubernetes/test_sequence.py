@@ -267,6 +267,24 @@ def test_a_configuration_that_containerd_refuses_is_put_back(tmp_path: Path) -> 
     assert tree(node.root) == node.before
 
 
+@pytest.mark.parametrize("case", ["old format", "imports", "no file"])
+def test_an_upgrade_that_containerd_refuses_leaves_the_former_registration(case: str, tmp_path: Path) -> None:
+    node = Fake(tmp_path / "node", *NODES[case])
+    node.install(made(tmp_path))
+    there = {name: entry[3] for name, entry in tree(node.root).items() if name.startswith("etc/containerd/")}
+    second = made(tmp_path / "next", "2")
+    stanza = second.source / "share/containerd/2.x-sandbox-plugin.toml"
+    stanza.write_text(stanza.read_text() + 'snapshotter = "refused"\n')
+    node.programs.refuses = "refused"
+    node.programs.asked.clear()
+    with pytest.raises(NodeFault, match="will not have it"):
+        node.install(second)
+    assert {name: entry[3] for name, entry in tree(node.root).items() if name.startswith("etc/containerd/")} == there
+    assert node.programs.asked == []
+    node.remove()
+    assert tree(node.root) == node.before
+
+
 @pytest.mark.parametrize(
     ("main", "version", "words"),
     [
