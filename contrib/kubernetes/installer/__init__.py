@@ -8,5 +8,5 @@
     label           the node's label, by the cluster's API
 
 Each imports only what is above it. It is run by the interpreter of the installation that it carries, and shares with
-that the error model alone.
+that the error model, and what doctor knows of containerd's configuration: its versions and its tables.
 """

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from shim.doctor.containerd_settings import SECOND, newest
+from shim.doctor.stanzas import CRI_TABLE, RUNTIME_TABLE
 from shim.errors import NodeFault
 
 BEGIN = "# unikernel-shim: begin. Written by its installer, which takes out what is between these lines."
@@ -22,7 +24,9 @@ END = "# unikernel-shim: end"
 #: The file's name in a directory that containerd imports.
 DROP_IN = "unikernel-shim.toml"
 #: The table of containerd's CRI by the version of the configuration's format (containerd, docs/cri/config.md).
-_TABLES = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+_TABLES = {2: CRI_TABLE, 3: RUNTIME_TABLE, 4: RUNTIME_TABLE}
+#: The version of the stanzas for 2.x. 2.3 takes each file by its own, and none newer than the main one.
+_OF_STANZAS = 3
 _BLOCK = re.compile(rf"\n?{re.escape(BEGIN)}\n.*?{re.escape(END)}\n", re.DOTALL)
 
 
@@ -53,17 +57,17 @@ def decide(version: tuple[int, int], path: str, text: str | None, stanzas: Mappi
 
     Raises NodeFault for a containerd or a configuration that cannot be told.
     """
-    name = "2.x-sandbox-plugin.toml" if version >= (2, 0) else f"{version[0]}.{version[1]}-podsandbox.toml"
+    name = "2.x-sandbox-plugin.toml" if version >= SECOND else f"{version[0]}.{version[1]}-podsandbox.toml"
     if name not in stanzas:
         raise NodeFault(
             f"version {version[0]}.{version[1]} is none that this runtime knows",
             subject="containerd",
             remedy="use 1.6, 1.7 or 2.x",
         )
-    newest = 3 if version >= (2, 0) else 2
+    own = _OF_STANZAS if version >= SECOND else newest(version)
     body = _body(stanzas[name])
     document = parse(path, text or "")
-    if version < (2, 0) and not handlers(document):
+    if version < SECOND and not handlers(document):
         # Seen with 1.6 and 1.7: the first runtime that a file names takes the place of the one built in.
         raise NodeFault(
             "names no runtime, and would lose runc with the first that it names",
@@ -71,11 +75,12 @@ def decide(version: tuple[int, int], path: str, text: str | None, stanzas: Mappi
             remedy="write what `containerd config default` prints to it",
         )
     if text is None:
-        return Registration(path, f"version = {newest}\n\n{body}", whole=True)
+        return Registration(path, f"version = {own}\n\n{body}", whole=True)
     declared = document.get("version", 1)
-    if declared not in _TABLES or declared > newest:
+    if declared not in _TABLES or declared > newest(version):
+        known = " or ".join(map(str, range(2, newest(version) + 1)))
         raise NodeFault(
-            f"is of version {declared}, and a runtime is told in version {' or '.join(map(str, range(2, newest + 1)))}",
+            f"is of version {declared}, and a runtime is told in version {known}",
             subject=path,
             remedy="write it in the newer format (`containerd config migrate` prints it)",
         )
@@ -86,12 +91,12 @@ def decide(version: tuple[int, int], path: str, text: str | None, stanzas: Mappi
             subject=path,
             remedy="take out what was written by hand, or leave it so",
         )
-    if declared == 3:
+    if declared >= _OF_STANZAS:
         for pattern in document.get("imports", []):
             directory, last = posixpath.split(posixpath.join(posixpath.dirname(path), pattern))
             if last == "*.toml" and "*" not in directory:
-                return Registration(posixpath.join(directory, DROP_IN), f"version = 3\n\n{body}", whole=True)
-    return Registration(path, f"\n{BEGIN}\n{body.replace(_TABLES[newest], _TABLES[declared])}{END}\n", whole=False)
+                return Registration(posixpath.join(directory, DROP_IN), f"version = {own}\n\n{body}", whole=True)
+    return Registration(path, f"\n{BEGIN}\n{body.replace(_TABLES[own], _TABLES[declared])}{END}\n", whole=False)
 
 
 def handlers(document: Mapping[str, Any]) -> set[str]:

@@ -20,6 +20,8 @@ NODES = {
     "imports": (IMPORTING, "2.1.9"),
     "newest format": ("version = 3\n", "2.1.9"),
     "no file": (None, "2.1.9"),
+    "of 2.3": ('version = 4\nimports = ["conf.d/*.toml"]\n', "2.3.0"),
+    "of 2.3, alone": ("version = 4\n", "2.3.0"),
     "1.7": (MAIN, "1.7.24"),
     "1.6": (MAIN, "1.6.20"),
 }
