@@ -318,8 +318,8 @@ async def _serving(
 
 
 def _keep_what_is_loaded() -> None:
-    """Take all objects that there are by now out of the garbage collector's way: modules and messages' types stay as
-    long as the daemon, and a full collection that looks at them again holds the event loop up for eight milliseconds."""
+    """Take all objects that there are by now out of the garbage collector's way: modules and messages' types stay, and
+    a full collection that looks at them again holds the event loop up for eight milliseconds."""
     gc.collect()
     gc.freeze()
 

@@ -16,14 +16,15 @@ _LABELS = ("namespace", "pod", "interface", "family", "probe")
 
 
 def reachability(sandboxes: Sequence[Sandbox], checker: Checker) -> Callable[[], Iterable[Metric]]:
-    """The last check of every guest that runs, and how many checks there were."""
-    reports = [
-        (names(sandbox, guest), guest.checked)
+    """The last check of every guest that runs, and how many checks there were. Of two pods of one name, which there are
+    while one is being replaced, the newer one's."""
+    reports = {
+        names(sandbox, guest): guest.checked
         for sandbox in sandboxes
         if (guest := sandbox.unikernel) is not None and guest.checked is not None
         # What has ended neither answers nor fails to.
         if guest.init.status is not Status.STOPPED
-    ]
+    }
     passed, failed = checker.passed, checker.failed
 
     def read() -> Iterable[Metric]:
@@ -32,7 +33,7 @@ def reachability(sandboxes: Sequence[Sandbox], checker: Checker) -> Callable[[],
             "Whether a guest's last check proved what it asked (1) or something was wrong (0).",
             labels=_LABELS,
         )
-        for pod, report in reports:
+        for pod, report in reports.items():
             for finding in report.findings:
                 if finding.outcome is Outcome.PROVEN or finding.failed:
                     labels = (*pod, finding.interface, finding.family, finding.probe.value)

@@ -16,12 +16,13 @@ _ALIVE = (Status.RUNNING, Status.PAUSED)
 
 
 def usage(sandboxes: Sequence[Sandbox]) -> Callable[[], Iterable[Metric]]:
-    """Memory and processor time of every monitor that runs: one small read of /proc for each, in the thread."""
-    running = [
-        ((*names(sandbox, guest), guest.record.monitor), guest.init.pid, guest.record.started)
+    """Memory and processor time of every monitor that runs: one small read of /proc for each, in the thread.
+    Of two pods of one name the newer one's."""
+    running = {
+        (*names(sandbox, guest), guest.record.monitor): (guest.init.pid, guest.record.started)
         for sandbox in sandboxes
         if (guest := sandbox.unikernel) is not None and guest.init.status in _ALIVE
-    ]
+    }
 
     def read() -> Iterable[Metric]:
         memory = GaugeMetricFamily(
@@ -34,7 +35,7 @@ def usage(sandboxes: Sequence[Sandbox]) -> Callable[[], Iterable[Metric]]:
             "Processor time of a unikernel's monitor, its guest's included.",
             labels=_LABELS,
         )
-        for labels, pid, started in running:
+        for labels, (pid, started) in running.items():
             try:
                 used = usage_of(pid, started)
             except ProcessLookupError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -41,6 +42,16 @@ async def test_nothing_is_said_of_a_guest_that_has_ended_or_was_never_checked() 
     node = Node(sandbox("idle", never), sandbox("plain"), sandbox("over", over))
     assert await node.of("unikernel_shim_guest_reachable") == {}
     assert await node.of("unikernel_shim_monitor_memory_bytes") == {}
+
+
+async def test_of_two_pods_of_one_name_the_newer_counts_and_no_series_is_there_twice() -> None:
+    pid, started = os.getpid(), pidfd.start_time(os.getpid())
+    replaced = sandbox("web", guest((Probe.GUEST, Outcome.UNANSWERED), pid=pid, started=started))
+    newer = sandbox("web", guest((Probe.GUEST, Outcome.PROVEN), pid=pid, started=started))
+    lines = (await Node(replaced, newer).page()).splitlines()
+    (reachable,) = [line for line in lines if line.startswith("unikernel_shim_guest_reachable{")]
+    (_,) = [line for line in lines if line.startswith("unikernel_shim_monitor_memory_bytes{")]
+    assert reachable.endswith(" 1.0")
 
 
 async def test_checks_are_counted() -> None:
