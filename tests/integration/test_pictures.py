@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from shim.cli.topology import ink, svg
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Pod, Topology
 from tests.integration import paths
 from tests.unit.cli.topology.pictures import PICTURES
 from tests.unit.network.topology import made_up
@@ -90,7 +90,8 @@ def hostile() -> Topology:
     made = made_up.dual_stack("bridge").with_link("tap0", name="</text>" * 9, kind="abcdefghijklmno")
     made = made.with_link("br0", name="\x1b" * 15, kind="x" * 64)
     found = made.with_address("eth0", "fd00:88:1111:2222:3333:4444:5555:6666/128").topology()
-    return replaced(found, name="網路" * 30, namespace="n" * 80, netns="/" + "x" * 300, notes=("note " * 80, "w" * 400))
+    pod = Pod(namespace="n" * 80, name="網路" * 30)
+    return replaced(found, pod=pod, netns="/" + "x" * 300, notes=("note " * 80, "w" * 400))
 
 
 CASES = {**PICTURES, **{f"fault {code}": broken.made().topology for code, broken in BROKEN.items()}, "hostile": hostile}

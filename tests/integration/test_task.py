@@ -373,12 +373,12 @@ async def test_codes_are_the_runc_shims(
     assert not different, different
 
 
-async def _ends(task: Task, *steps: str | int, mindful: bool) -> list[str]:
-    """Start the container, take the steps (a method, or a signal), and say what its end looks like. `mindful`: its
-    shell has a trap for SIGTERM, without which the first process of a pid namespace would not notice."""
+async def _ends(task: Task, *steps: str | int, argv: tuple[str, ...]) -> list[str]:
+    """Start the container, take the steps (a method, or a signal), and say what its end looks like. One that steps are
+    taken with has begun by then: the engine's process before it has handlers of its own."""
     pid = await task.create()
     await task.call("Start")
-    while mindful and not _traps(pid):
+    while argv in (_SLEEPS, _MINDFUL) and not _has_begun(pid):
         await asyncio.sleep(0.005)
     found = []
     for step in steps:
@@ -390,9 +390,11 @@ async def _ends(task: Task, *steps: str | int, mindful: bool) -> list[str]:
     return [*found, f"{ended} {(await task.call('State')).exit_status} {(await task.call('Delete')).exit_status}"]
 
 
-def _traps(pid: int) -> bool:
-    """Whether it is the shell by now, whose handlers are its own: the engine's process before it has some, too."""
-    return Path(f"/proc/{pid}/comm").read_text() == "sh\n" and pidfd.handles(pid, signal.SIGTERM)
+def _has_begun(pid: int) -> bool:
+    """Whether it is the sleeper by now, or the shell with its trap, without which the first process of a pid namespace
+    would not notice a SIGTERM."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    return name == "sleep" or (name == "sh" and pidfd.handles(pid, signal.SIGTERM))
 
 
 _SLEEPS = ("/bin/sleep", "600")
@@ -427,9 +429,9 @@ async def test_ends_are_told_as_the_runc_shim_tells_them(
     place: Path,
 ) -> None:
     async with runcs(containerd, node, place, *argv, own_pids=own_pids) as peer:
-        expected = await _ends(peer, *steps, mindful=argv is _MINDFUL)
+        expected = await _ends(peer, *steps, argv=argv)
     async with ours(daemon, node, place, *argv, own_pids=own_pids) as own:
-        assert await _ends(own, *steps, mindful=argv is _MINDFUL) == expected
+        assert await _ends(own, *steps, argv=argv) == expected
 
 
 async def test_what_only_we_refuse(node: Node, daemon: Daemon, clean: LeakCheck, place: Path) -> None:
