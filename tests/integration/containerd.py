@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -40,8 +41,18 @@ def handler(runtime: str, layout: str) -> str:
 class Containerd(Server):
     """containerd of the line `1.6`, `1.7` or `2`. `start` also imports the images every test needs."""
 
-    def __init__(self, node: Node, line: str = "2", *, config: Path | None = None, name: str = "containerd") -> None:
-        """`config` is the daemon's configuration, for the couriers that this containerd will run."""
+    def __init__(
+        self,
+        node: Node,
+        line: str = "2",
+        *,
+        config: Path | None = None,
+        name: str = "containerd",
+        level: str = "debug",
+        handlers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`config` is the daemon's configuration, for the couriers that this containerd will run; `level` is the log's;
+        `handlers` are further runtime handlers' settings as TOML, by name."""
         self.line = line
         self.bin = paths.cached(f"containerd-{line}", "usr", "bin")
         versions = (paths.cached(f"containerd-{line}") / "VERSIONS").read_text().split()
@@ -50,7 +61,8 @@ class Containerd(Server):
         self.state = node.base / "state"
         self.root = node.base / f"root-{line}"
         file = node.base / f"{name}.toml"
-        file.write_text(self._config(node, socket))
+        self._level = level
+        file.write_text(self._config(node, socket, handlers or {}))
         env = {
             "PATH": f"{self.bin}:{paths.BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "UNIKERNEL_SHIM_CONFIG": str(config or node.base / "daemon.toml"),
@@ -115,13 +127,14 @@ class Containerd(Server):
             return False
         return all(condition.status for condition in conditions if condition.type in ("RuntimeReady", "NetworkReady"))
 
-    def _config(self, node: Node, socket: Path) -> str:
+    def _config(self, node: Node, socket: Path, more: Mapping[str, str]) -> str:
         v3 = self.line == "2"
         runtime = "io.containerd.cri.v1.runtime" if v3 else "io.containerd.grpc.v1.cri"
         # runc works in every cgroup layout, and crun not (FACTS); the engine under test is the daemon's choice.
         handlers = {
             "runc": 'runtime_type = "io.containerd.runc.v2"',
             "unikernel-podsandbox": 'runtime_type = "io.containerd.unikernel.v2"',
+            **more,
         }
         if v3:
             handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
@@ -152,7 +165,7 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.
 address = "{socket}"
 
 [debug]
-level = "debug"
+level = "{self._level}"
 
 [plugins."io.containerd.internal.v1.opt"]
 path = "{node.base / "opt"}"
