@@ -80,18 +80,33 @@ def spawn(
 
 
 async def _read_all(descriptor: int) -> bytes:
-    """Everything until end of file, keeping the last _OUTPUT_LIMIT bytes; closes the descriptor."""
-    reader = asyncio.StreamReader(limit=_OUTPUT_LIMIT)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
-    )
-    kept = b""
+    """Everything until end of file, keeping the last _OUTPUT_LIMIT bytes; closes the descriptor.
+
+    Not by a transport: uvloop closes the number of a file object that it is given twice, by libuv and by the object
+    (uvloop, handles/handle.pyx, UVSocketHandle._close), and in between another thread may have been given it.
+    """
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    kept = bytearray()
+
+    def read() -> None:
+        try:
+            chunk = os.read(descriptor, 65536)
+        except BlockingIOError:
+            return
+        kept.extend(chunk)
+        del kept[:-_OUTPUT_LIMIT]
+        if not chunk and not ended.done():
+            ended.set_result(None)
+
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, read)
     try:
-        while chunk := await reader.read(65536):
-            kept = (kept + chunk)[-_OUTPUT_LIMIT:]
+        await ended
     finally:
-        transport.close()
-    return kept
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return bytes(kept)
 
 
 async def run(

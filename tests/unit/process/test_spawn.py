@@ -32,6 +32,27 @@ async def test_a_killed_program_counts_as_128_and_the_signal(reaper: Reaper) -> 
     assert (await run(reaper, [_SH, "-c", "kill -9 $$"], timeout=5)).status == 137
 
 
+async def test_of_much_output_the_end_is_kept(reaper: Reaper) -> None:
+    done = await run(reaper, [_SH, "-c", "head -c 3000000 /dev/zero; echo end"], timeout=5)
+    assert len(done.stdout) == 1 << 20 and done.stdout.endswith(b"\0end\n")
+
+
+async def test_pipes_are_closed_once(reaper: Reaper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop closes the number of a pipe that it is handed twice, and the second time it may be another's: a program of
+    a pod's network was closed so before it was attached."""
+
+    async def refuse(*_: object) -> None:
+        raise AssertionError("a file object is handed to the loop")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "connect_read_pipe", refuse)
+    before = set(os.listdir("/proc/self/fd"))
+    await run(reaper, [_SH, "-c", "echo out"], timeout=5)
+    with pytest.raises(TimedOut):
+        await run(reaper, [_SH, "-c", "sleep 60"], timeout=0.1)
+    await asyncio.sleep(0)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 async def test_a_missing_program_is_named(reaper: Reaper) -> None:
     with pytest.raises(NodeFault, match="/no/such/program"):
         await run(reaper, ["/no/such/program"], timeout=5)
