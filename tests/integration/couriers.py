@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import struct
 import subprocess
 import tempfile
 import time
@@ -16,7 +14,7 @@ from typing import Any
 
 from tests.integration import paths
 from tests.integration.daemon import environment
-from tests.integration.process import answers
+from tests.integration.process import answers, listener
 
 
 class Place:
@@ -46,15 +44,8 @@ class Place:
         return done
 
     def daemon(self, path: Path | None = None) -> int:
-        """The pid of the daemon that answers at `path`, by default the node's, as the kernel tells it (SO_PEERCRED,
-        unix(7)); 0 when none does."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(os.fspath(path or self.socket))
-            except OSError:
-                return 0
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            return int(struct.unpack("3i", credentials)[0])
+        """The pid of the daemon that answers at `path`, by default the node's; 0 when none does."""
+        return listener(path or self.socket)
 
     def daemons(self) -> set[int]:
         """Every process that has this place's configuration in its environment."""

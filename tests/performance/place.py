@@ -21,7 +21,7 @@ class Place:
     def __init__(self, node: Node, program: Sequence[str] = (str(paths.DAEMON),)) -> None:
         """`program` is what the daemon runs as."""
         self.node = node
-        self.daemon = Daemon(node, level="info", doubles=contenders.kernel() is None, program=program)
+        self.daemon = Daemon(node, production=True, doubles=contenders.kernel() is None, program=program)
         self.containerd = Containerd(node, level="info", handlers=contenders.peers())
         self.runc, self.smallest = contenders.ordinary(RUNC, "runc"), contenders.smallest()
         self.ordinary = contenders.ordinary(ORDINARY, "unikernel")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
-from tests.performance.calls import shim_socket, states
+from tests.integration.process import listener
+from tests.performance.calls import shim_socket, states, together
 from tests.performance.conftest import Measured
 from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
@@ -15,12 +18,18 @@ _ROUNDS = 12
 _CALLS = 1000
 
 
-@pytest.mark.parametrize("clients", [1, 64])
-def test_state(place: Place, measured: Measured, clients: int) -> None:
-    name = "1 client" if clients == 1 else f"{clients} clients"
+@pytest.mark.parametrize(
+    ("key", "clients", "words"),
+    [
+        ("1", 1, "1 client"),
+        ("together", 1, "1 client, all on one processor"),
+        ("64", 64, "64 clients"),
+    ],
+)
+def test_state(place: Place, measured: Measured, key: str, clients: int, words: str) -> None:
     figure = measured.figure(
-        f"state.{clients}",
-        f"Task.State over ttrpc, {name}",
+        f"state.{key}",
+        f"Task.State over ttrpc, {words}",
         "us",
         peer="runc shim",
         goals={"daemon": (Goal(1.5), Goal(1.0, of="p99"))},
@@ -30,7 +39,6 @@ def test_state(place: Place, measured: Measured, clients: int) -> None:
             "runc shim": (shim_socket(place.containerd.state, theirs.id), *theirs.containers),
             "daemon": (place.daemon.ttrpc_socket, *ours.containers),
         }
-        for socket, container in contenders.values():
-            states(socket, container, _CALLS, clients)
         for contender, (socket, container) in turns(_ROUNDS, contenders):
-            figure.add(contender, *states(socket, container, _CALLS, clients))
+            with together(listener(socket)) if key == "together" else nullcontext():
+                figure.add(contender, *states(socket, container, _CALLS, clients))

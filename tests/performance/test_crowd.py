@@ -11,14 +11,14 @@ import pytest
 from tests.integration.conftest import fresh_node, running
 from tests.integration.node import SUBNET
 from tests.performance import crowd
-from tests.performance.calls import states
+from tests.performance.calls import states, together
 from tests.performance.conftest import Measured
 from tests.performance.contenders import RUNC
 from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
 from tests.performance.processes import pss, rss
 from tests.performance.processes import running as processes
-from tests.performance.watched import Blocks, program
+from tests.performance.watched import Longest, program
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -31,24 +31,24 @@ _SETTLE = 2.0  # seconds, for what a start leaves to be done
 
 
 @pytest.fixture
-def fresh(measured: Measured, pytestconfig: pytest.Config) -> Iterator[tuple[Place, Blocks]]:
+def fresh(measured: Measured, pytestconfig: pytest.Config) -> Iterator[tuple[Place, Longest]]:
     """A daemon that has no history but one pod of each kind, and whose event loop is watched."""
     many = pytestconfig.getoption("--pods") > _CROWD
     with fresh_node("crowd", _WIDE if many else SUBNET) as node:
-        blocks = Blocks(node.base / "blocks")
-        made = Place(node, program(node.base / "blocks"))
+        longest = Longest(node.base / "longest")
+        made = Place(node, program(node.base / "longest"))
         with running(made.daemon), running(made.containerd):
             made.prepare(measured.note)
-            yield made, blocks
+            yield made, longest
 
 
 @pytest.mark.figure("growth")
-def test_as_pods_grow(fresh: tuple[Place, Blocks], measured: Measured, pytestconfig: pytest.Config) -> None:
+def test_as_pods_grow(fresh: tuple[Place, Longest], measured: Measured, pytestconfig: pytest.Config) -> None:
     place, _ = fresh
     first, most = "with 1 pod", pytestconfig.getoption("--pods")
     flat = {f"with {size} pods": (Goal(1.2),) for size in _SIZES[1:]}
     start = measured.figure("growth.start", "Start of a pod as pods grow", peer=first, goals=flat)
-    call = measured.figure("growth.call", "Task.State as pods grow, 1 client", "us", peer=first, goals=flat)
+    call = measured.figure("growth.call", "Task.State as pods grow, all on one processor", "us", peer=first, goals=flat)
     memory = measured.figure("growth.memory", "The daemon's RSS for each further pod", "KiB")
     pods, before = [place.start(place.smallest)], 0.0
     for size in (each for each in _SIZES if each <= most):
@@ -62,15 +62,16 @@ def test_as_pods_grow(fresh: tuple[Place, Blocks], measured: Measured, pytestcon
             with start.timed(name):
                 further = place.start(place.smallest)
             further.remove()
-        call.add(name, *states(place.daemon.ttrpc_socket, pods[0].containers[0], _CALLS))
+        with together(place.daemon.pid):
+            call.add(name, *states(place.daemon.ttrpc_socket, pods[0].containers[0], _CALLS))
     crowd.remove(pods)
 
 
 @pytest.mark.figure("crowd")
-def test_a_hundred_pods(fresh: tuple[Place, Blocks], measured: Measured) -> None:
+def test_a_hundred_pods(fresh: tuple[Place, Longest], measured: Measured) -> None:
     """The daemon's memory is PSS with ordinary containers. With unikernels it is RSS: the tender's double is a Python,
     too, and would take a part of the interpreter's pages over."""
-    place, blocks = fresh
+    place, longest = fresh
     shims, ordinary, unikernels = f"{_CROWD} runc shims", "the daemon", "the daemon with unikernels, RSS"
     goal, few = (Goal(0.6),), (Goal(200, ratio=False),)
     wall = measured.figure(
@@ -90,30 +91,30 @@ def test_a_hundred_pods(fresh: tuple[Place, Blocks], measured: Measured) -> None
         f"The event loop while {_CROWD} unikernels start and end",
         goals={"longest block": (Goal(20, of="worst", ratio=False),)},
     )
-    daemon = place.daemon.pid
     for name, contender in turns(1, {each.name: each for each in (place.runc, place.ordinary, place.smallest)}):
+        # One that has had a crowd already has the memory for the next.
+        place.daemon.stop()
+        place.daemon.start()
+        daemon = place.daemon.pid
         with place.start(contender):
             time.sleep(_SETTLE)
-            first = _shims(place), pss(daemon), rss(daemon)
-            blocks.reset()
+            before = _shims(place), pss(daemon), rss(daemon)
+            longest.reset()
             pods, took, whole = crowd.start(place, contender, _CROWD)
             wall.add(name, whole)
             one.add(name, *took)
             time.sleep(_SETTLE)
-            if contender is place.runc:
-                total.add(shims, _shims(place) - first[0])
-                each.add(shims, (_shims(place) - first[0]) * 1024 / _CROWD)
-            elif contender is place.ordinary:
-                total.add(ordinary, pss(daemon))
-                each.add(ordinary, (pss(daemon) - first[1]) * 1024 / _CROWD)
-            else:
-                total.add(unikernels, rss(daemon))
-                each.add(unikernels, (rss(daemon) - first[2]) * 1024 / _CROWD)
+            after = _shims(place), pss(daemon), rss(daemon)
             end.add(name, crowd.remove(pods))
+        row, which = {RUNC: (shims, 0), place.ordinary.name: (ordinary, 1)}.get(name, (unikernels, 2))
+        grown = after[which] - before[which]
+        total.add(row, grown if name == RUNC else after[which])
+        each.add(row, grown * 1024 / _CROWD)
         if contender is place.smallest:
-            longest, busiest = blocks.read()
-            loop.add("longest block", longest * 1000)
-            loop.add("longest work of its own in one turn", busiest * 1000)
+            block = longest.read()
+            loop.add("longest block", block.late * 1000)
+            loop.add("of it: on a processor", block.busy * 1000)
+            loop.add("of it: waiting for a processor", block.starved * 1000)
 
 
 def _shims(place: Place) -> float:

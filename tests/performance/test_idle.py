@@ -45,7 +45,7 @@ def test_two_hundred_idle_sandboxes(measured: Measured) -> None:
     }
     figures = {key: measured.figure(f"idle.{key}", f"The idle daemon: {title}", unit) for key, title, unit in rows}
     with fresh_node("idle") as node:
-        daemon = Daemon(node, level="info")
+        daemon = Daemon(node, production=True)
         with running(daemon):
             none = _idle(daemon.pid)
             with _pods(node, daemon):

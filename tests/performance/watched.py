@@ -1,5 +1,5 @@
 """The daemon with its event loop watched: `watched.py FILE serve` is `unikernel-shim serve`, and keeps in FILE the
-longest time for which the loop had no turn for others, and the longest of its own work in one turn (`blocks`)."""
+longest time for which the loop had no turn for others (`blocks`)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import uvloop
 
+from shim.cli.main import main
 from tests.integration import paths
+from tests.performance.blocks import Block, watch
 
-_BLOCK = struct.Struct("dd")  # seconds
+_FIELDS = struct.Struct("ddd")  # a Block's
 
 
 def program(file: Path) -> Sequence[str]:
@@ -23,40 +25,35 @@ def program(file: Path) -> Sequence[str]:
     return [str(paths.BIN / "python"), "-m", __name__, str(file)]
 
 
-class Blocks:
+class Longest:
     """The file, in either process."""
 
     def __init__(self, path: Path) -> None:
         path.touch()
         with path.open("r+b") as file:
-            file.truncate(_BLOCK.size)
-            self._map = mmap.mmap(file.fileno(), _BLOCK.size)
+            file.truncate(_FIELDS.size)
+            self._map = mmap.mmap(file.fileno(), _FIELDS.size)
 
-    def note(self, late: float, busy: float) -> None:
+    def note(self, block: Block) -> None:
         """One turn."""
-        longest, busiest = self.read()
-        if late > longest or busy > busiest:
-            _BLOCK.pack_into(self._map, 0, max(late, longest), max(busy, busiest))
+        if block.late > self.read().late:
+            _FIELDS.pack_into(self._map, 0, block.late, block.busy, block.starved)
 
-    def read(self) -> tuple[float, float]:
-        """The longest so far, in seconds."""
-        longest, busiest = _BLOCK.unpack_from(self._map)
-        return longest, busiest
+    def read(self) -> Block:
+        """The longest block so far."""
+        return Block(*_FIELDS.unpack_from(self._map))
 
     def reset(self) -> None:
         """Begin again."""
-        _BLOCK.pack_into(self._map, 0, 0.0, 0.0)
+        _FIELDS.pack_into(self._map, 0, 0.0, 0.0, 0.0)
 
 
 def _main() -> None:
-    from shim.cli.main import main
-    from tests.performance.blocks import watch
-
-    blocks, run = Blocks(Path(sys.argv.pop(1))), uvloop.run
+    longest, run = Longest(Path(sys.argv.pop(1))), uvloop.run
 
     def watched(daemon: Coroutine[Any, Any, None]) -> None:
         async def both() -> None:
-            watching = asyncio.create_task(watch(blocks.note))
+            watching = asyncio.create_task(watch(longest.note))
             try:
                 await daemon
             finally:

@@ -25,7 +25,7 @@ from shim.network.pod import PodNetwork
 from shim.network.resolve import resolve
 from tests.integration import layouts
 from tests.integration.layouts import Site
-from tests.performance.blocks import TICK, watch
+from tests.performance.blocks import TICK, Block, watch
 from tests.performance.conftest import Measured
 from tests.performance.figures import Figure, Goal
 from tests.performance.network.batch import Batch, names, spelled, start
@@ -221,9 +221,9 @@ async def _longest_block(work: Callable[[], Awaitable[object]]) -> float:
     """The longest time, in milliseconds, for which nothing else on the event loop had its turn."""
     longest = 0.0
 
-    def note(late: float, _: float) -> None:
+    def note(block: Block) -> None:
         nonlocal longest
-        longest = max(longest, late)
+        longest = max(longest, block.late)
 
     watching = asyncio.ensure_future(watch(note))
     await asyncio.sleep(TICK)
