@@ -35,6 +35,7 @@ from shim.oci.engine import Engine
 from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
+from shim.process.rest import at_rest, look
 from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox import identifiers
@@ -69,8 +70,8 @@ class Container:
     def __init__(
         self, node: Node, record: ContainerRecord, spec: Spec, turn: asyncio.Lock, *, settle: float = 0.0
     ) -> None:
-        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor that dies at once, 0 for an
-        ordinary container."""
+        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor to die or to come to rest, 0
+        for an ordinary container."""
         self.node = node
         self.record = record
         self.init = Process(record.container, record.streams)
@@ -233,10 +234,13 @@ class Container:
             self.init.require(Call.START)
             self.record.running = True
             self.node.journal.write(self.record.key, self.record)
+            before = look(self.init.pid) if self._settle else None
             await self._engine.start(self.id)
             if self.record.machine:
                 await self._boot()
-            await self._refuse_stillborn(self._settle)
+            if self._settle and self._exit is not None:
+                await at_rest(self.init.pid, before, self._exit, self._settle)
+                self._refuse_stillborn()
             self.init.become(Status.RUNNING)
             self.node.announce(Started(**self.common(), pid=self.init.pid))
             return self.init.pid
@@ -258,7 +262,9 @@ class Container:
         """End the monitor, and wait for that. Raises NodeFault with its last words where it ends by itself within
         `settle` seconds."""
         try:
-            await self._refuse_stillborn(settle)
+            if settle and self._exit is not None:
+                await asyncio.wait([self._exit], timeout=settle)
+                self._refuse_stillborn()
         finally:
             if self._exit is not None and not self._exit.done():
                 with contextlib.suppress(ProcessLookupError):
@@ -278,14 +284,10 @@ class Container:
             except (ShimError, OSError) as error:
                 _log.error("a start could not be finished", container=self.id, error=str(error))
 
-    async def _refuse_stillborn(self, settle: float) -> None:
-        """A monitor that cannot run its kernel says so and dies within milliseconds, `settle` seconds at most: that is
-        this call's failure, and its last words are the reason. A guest that ends, well or badly, has said nothing on
-        the monitor's stderr."""
-        if not settle or self._exit is None:
-            return
-        await asyncio.wait([self._exit], timeout=settle)
-        if not self._exit.done() or not self._exit.result().status:
+    def _refuse_stillborn(self) -> None:
+        """A monitor that cannot run its kernel says so and dies within milliseconds: that is this call's failure, and
+        its last words are the reason. A guest that ends, well or badly, has said nothing on the monitor's stderr."""
+        if self._exit is None or not self._exit.done() or not self._exit.result().status:
             return
         words = self.last_words()
         if words:
