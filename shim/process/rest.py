@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 #: How often it is looked at, in seconds. A program that has slept from one look to the next is at rest.
 INTERVAL: Final = 0.002
@@ -33,7 +33,7 @@ def look(pid: int) -> Look | None:
     return Look(stat[stat.index(b"(") + 1 : end], stat[end + 2 : end + 3] == b"S", int(busy[0])) if busy else None
 
 
-async def at_rest(pid: int, before: Look | None, ended: asyncio.Future[object], limit: float) -> None:
+async def at_rest(pid: int, before: Look | None, ended: asyncio.Future[Any], limit: float) -> None:
     """Return once the process has become another program than it was `before` and waits for events, or has ended;
     after `limit` seconds at the latest. `ended` is done when the process is."""
     deadline = asyncio.get_running_loop().time() + limit

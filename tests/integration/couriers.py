@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -14,7 +16,7 @@ from typing import Any
 
 from tests.integration import paths
 from tests.integration.daemon import environment
-from tests.integration.process import answers, listener
+from tests.integration.process import answers
 
 
 class Place:
@@ -44,8 +46,15 @@ class Place:
         return done
 
     def daemon(self, path: Path | None = None) -> int:
-        """The pid of the daemon that answers at `path`, by default the node's; 0 when none does."""
-        return listener(path or self.socket)
+        """The pid of the daemon that answers at `path`, by default the node's, as the kernel tells it (SO_PEERCRED,
+        unix(7)); 0 when none does."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(os.fspath(path or self.socket))
+            except OSError:
+                return 0
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return int(struct.unpack("3i", credentials)[0])
 
     def daemons(self) -> set[int]:
         """Every process that has this place's configuration in its environment."""

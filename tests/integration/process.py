@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -107,14 +106,3 @@ def answers(path: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def listener(path: Path) -> int:
-    """The pid of who listens at the unix socket, as the kernel tells it (SO_PEERCRED, unix(7)); 0 when nobody does."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(os.fspath(path))
-        except OSError:
-            return 0
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int(struct.unpack("3i", credentials)[0])

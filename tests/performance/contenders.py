@@ -34,12 +34,14 @@ class Contender:
     annotations: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
 
-    def start(self, cri: Client, network: IPv4Network | IPv6Network) -> Pod:
-        """RunPodSandbox, CreateContainer and StartContainer, in the pod network that it is told of."""
-        pod = cri.pod(self.handler, annotations=self.annotations)
+    def sandbox(self, cri: Client) -> Pod:
+        """RunPodSandbox."""
+        return cri.pod(self.handler, annotations=self.annotations)
+
+    def run(self, pod: Pod, network: IPv4Network | IPv6Network) -> None:
+        """CreateContainer and StartContainer, in the pod network that it is told of."""
         told = {"address": pod.address, "prefix": str(network.prefixlen), "gateway": str(network[1])}
         pod.run(self.image.reference, args=[word.format(**told) for word in self.words], annotations=self.annotations)
-        return pod
 
 
 def peers() -> dict[str, str]:

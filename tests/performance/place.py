@@ -49,8 +49,10 @@ class Place:
             self.start(contender).remove()
 
     def start(self, contender: Contender) -> Pod:
-        """A pod of the contender's."""
-        return contender.start(self.containerd.cri, self.node.subnet)
+        """A pod of the contender's: RunPodSandbox, CreateContainer and StartContainer."""
+        pod = contender.sandbox(self.containerd.cri)
+        contender.run(pod, self.node.subnet)
+        return pod
 
     def contenders(self) -> dict[str, Contender]:
         """By name: the peer first."""
@@ -58,5 +60,5 @@ class Place:
 
 
 def _last_words(error: grpc.RpcError) -> str:
-    details = error.details() if isinstance(error, grpc.Call) else str(error)
-    return str(details).strip().rpartition(": ")[2]
+    """An error's end, where the words are of who was last in the chain of those that failed."""
+    return str(error.details()).strip().rpartition(": ")[2]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+RUNC_SHIM = "containerd-shim-runc-v2"
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from tests.integration.process import listener
 from tests.performance.calls import shim_socket, states, together
 from tests.performance.conftest import Measured
 from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
+from tests.performance.processes import RUNC_SHIM, running
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.figure("state")]
 
@@ -35,10 +35,11 @@ def test_state(place: Place, measured: Measured, key: str, clients: int, words: 
         goals={"daemon": (Goal(1.5), Goal(1.0, of="p99"))},
     )
     with place.start(place.runc) as theirs, place.start(place.ordinary) as ours:
+        (shim,) = running(RUNC_SHIM, theirs.id)
         contenders = {
-            "runc shim": (shim_socket(place.containerd.state, theirs.id), *theirs.containers),
-            "daemon": (place.daemon.ttrpc_socket, *ours.containers),
+            "runc shim": (shim_socket(place.containerd.state, theirs.id), theirs.containers[0], shim),
+            "daemon": (place.daemon.ttrpc_socket, ours.containers[0], place.daemon.pid),
         }
-        for contender, (socket, container) in turns(_ROUNDS, contenders):
-            with together(listener(socket)) if key == "together" else nullcontext():
+        for contender, (socket, container, pid) in turns(_ROUNDS, contenders):
+            with together(pid) if key == "together" else nullcontext():
                 figure.add(contender, *states(socket, container, _CALLS, clients))

@@ -16,7 +16,7 @@ from tests.performance.conftest import Measured
 from tests.performance.contenders import RUNC
 from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
-from tests.performance.processes import pss, rss
+from tests.performance.processes import RUNC_SHIM, pss, rss
 from tests.performance.processes import running as processes
 from tests.performance.watched import Longest, program
 
@@ -48,6 +48,8 @@ def test_as_pods_grow(fresh: tuple[Place, Longest], measured: Measured, pytestco
     first, most = "with 1 pod", pytestconfig.getoption("--pods")
     flat = {f"with {size} pods": (Goal(1.2),) for size in _SIZES[1:]}
     start = measured.figure("growth.start", "Start of a pod as pods grow", peer=first, goals=flat)
+    sandbox = measured.figure("growth.sandbox", "Of it: RunPodSandbox", peer=first)
+    container = measured.figure("growth.container", "Of it: CreateContainer + StartContainer", peer=first)
     call = measured.figure("growth.call", "Task.State as pods grow, all on one processor", "us", peer=first, goals=flat)
     memory = measured.figure("growth.memory", "The daemon's RSS for each further pod", "KiB")
     pods, before = [place.start(place.smallest)], 0.0
@@ -60,7 +62,10 @@ def test_as_pods_grow(fresh: tuple[Place, Longest], measured: Measured, pytestco
         before, name = now, first if size == 1 else f"with {size} pods"
         for _ in range(_STARTS):
             with start.timed(name):
-                further = place.start(place.smallest)
+                with sandbox.timed(name):
+                    further = place.smallest.sandbox(place.containerd.cri)
+                with container.timed(name):
+                    place.smallest.run(further, place.node.subnet)
             further.remove()
         with together(place.daemon.pid):
             call.add(name, *states(place.daemon.ttrpc_socket, pods[0].containers[0], _CALLS))
@@ -119,4 +124,4 @@ def test_a_hundred_pods(fresh: tuple[Place, Longest], measured: Measured) -> Non
 
 def _shims(place: Place) -> float:
     """The PSS of all runc shims, in MiB."""
-    return sum(map(pss, processes("containerd-shim-runc-v2", str(place.containerd.socket))))
+    return sum(map(pss, processes(RUNC_SHIM, str(place.containerd.socket))))
