@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,3 +90,13 @@ def test_what_is_no_pod_is_refused(pod: str) -> None:
 def test_a_pod_and_no_pod() -> None:
     assert daemon._parts("k8s.io/c") == ("k8s.io", "c")
     assert daemon._parts("/") == ("", "")
+
+
+def test_what_is_loaded_is_out_of_the_collectors_way() -> None:
+    kept: dict[str, list[int]] = {"a": []}
+    try:
+        daemon._keep_what_is_loaded()
+        assert gc.get_freeze_count() > 1000
+        assert not any(each is kept for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
