@@ -30,6 +30,7 @@ from shim.monitors.registry import monitors
 from shim.network.kernel.namespace import all_settled
 from shim.oci import engine, orphans
 from shim.oci.engine import Engine, Limits
+from shim.process.priority import come_first
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
 from shim.process.stdio import Opener
@@ -128,6 +129,8 @@ def serve(config: Config, pod: str | None = None) -> None:
     namespace, sandbox = _parts(pod) if pod is not None else ("", "")
     ids = {"sandbox": sandbox, "namespace": namespace} if pod is not None else {}
     log.configure(config.log.level, json=as_json, ids=ids)
+    if not come_first():
+        _log.info("no turn before others", remedy="CAP_SYS_NICE lets calls be answered in time on a busy node")
     uvloop.run(_serve(config) if pod is None else _serve_pod(config, pod, namespace))
 
 
@@ -245,8 +248,8 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
 
 
 def _keep_what_is_loaded() -> None:
-    """Take all objects that there are by now out of the garbage collector's way: modules and messages' types stay as
-    long as the daemon, and a full collection that looks at them again holds the event loop up for eight milliseconds."""
+    """Take all objects that there are by now out of the garbage collector's way: modules and messages' types stay, and
+    a full collection that looks at them again holds the event loop up for eight milliseconds."""
     gc.collect()
     gc.freeze()
 
