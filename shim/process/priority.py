@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 #: Of the daemon's threads (nice(2)): each weighs nine others then (kernel/sched/core.c, sched_prio_to_weight).
 _NICE: Final = -10
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 def come_first() -> bool:
@@ -19,7 +21,11 @@ def come_first() -> bool:
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, min(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
-    except PermissionError:
+        # Where the kernel shares processors out by session, a thread's niceness counts within its own alone (sched(7),
+        # "The autogroup feature"). Engines are of the daemon's session; what they start has one of its own.
+        if _AUTOGROUP.exists():
+            _AUTOGROUP.write_text(str(_NICE))
+    except OSError:
         return False
     return True
 

@@ -11,12 +11,22 @@ from typing import TypeVar
 
 import pytest
 
+from shim.process import priority
 from shim.process.priority import come_first
 from shim.process.spawn import spawn
 
 T = TypeVar("T")
 
 _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may come first")
+
+
+@pytest.fixture(autouse=True)
+def autogroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not that of the session that runs the tests."""
+    path = tmp_path / "autogroup"
+    path.write_text("/autogroup-1 nice 0")
+    monkeypatch.setattr(priority, "_AUTOGROUP", path)
+    return path
 
 
 def in_own_thread(work: Callable[[], T]) -> T:
@@ -55,6 +65,15 @@ def test_who_comes_earlier_already_stays_there() -> None:
         return niceness()
 
     assert in_own_thread(work) == -15
+
+
+@_ROOT
+def test_the_session_comes_first_where_there_is_such_a_thing(autogroup: Path) -> None:
+    assert in_own_thread(come_first)
+    assert autogroup.read_text() == "-10"
+    autogroup.unlink()
+    assert in_own_thread(come_first)
+    assert not autogroup.exists()
 
 
 def test_who_may_not_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
