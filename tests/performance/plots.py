@@ -79,7 +79,7 @@ def _ratios(run: Results, directory: Path) -> list[Path]:
     axes.set_yticks(range(len(found)), [title for title, *_ in found])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_title("Ratio of medians to the peer's; red: more than is to be reached", fontsize=10)
+    axes.set_title("Ratio to the peer (red: not reached)", fontsize=10)
     return [_save(figure, directory / "ratios.svg")]
 
 
