@@ -7,6 +7,7 @@ PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
 SYSCONFDIR ?= /etc
 UNITDIR ?= /etc/systemd/system
+DATADIR ?= /usr/local/share
 DESTDIR ?=
 # The interpreter an installation is made with.
 PYTHON ?= /usr/bin/python3
@@ -15,6 +16,8 @@ VENV := .venv/bin
 SETUP := tests/setup/setup.sh
 # Extra arguments for pytest: make test ARGS="-k calico -x"
 ARGS ?=
+# How many pytests `make test` runs at once.
+LANES ?= 2
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +31,8 @@ demo: setup ## both kinds of pod network: a unikernel pod serves an ordinary pod
 example: setup ## a kernel and an initrd to try things with, in build/example
 	@PYTHONPATH=. $(VENV)/python -m tests.demo.example
 
-# The unit tests need nothing of the rest of the set-up, which mostly waits for downloads.
-test: .cache/unit ## every test: unit tests, then real namespaces and real containerd
-	@$(SETUP) & made=$$!; $(VENV)/python -m pytest tests/unit $(ARGS); unit=$$?; wait $$made && exit $$unit
-	@$(VENV)/python -m pytest tests/integration $(ARGS)
-	@$(VENV)/python -m pytest tests/chaos $(ARGS)
+test: setup ## every test: units, real namespaces, real containerd, chaos; LANES=1 does one thing at a time
+	@$(VENV)/python -m tests.lanes $(LANES) $(ARGS)
 
 test-unit: .cache/unit ## the unit tests alone: no root, no network
 	@$(VENV)/python -m pytest tests/unit $(ARGS)
@@ -42,6 +42,10 @@ test-integration: setup ## the integration tests alone
 
 chaos: setup ## random operations and faults on many pods: SECONDS=3600 for an hour, SEED=7 ROUND=12 for that round again
 	@$(VENV)/python -m tests.chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(ARGS)
+
+.PHONY: kind
+kind: ## the end-to-end test on a cluster of kind; needs docker, kind and kubectl (contrib/kind/README.md)
+	@contrib/kind/run.sh
 
 lint: .cache/unit ## formatting, linting, types
 	@$(VENV)/ruff format --check .
@@ -89,10 +93,10 @@ lock: .cache/unit ## renew the lock files from pyproject.toml
 	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
 	        --strip-extras --upgrade -o $$each pyproject.toml; done
 
-install: .cache/unit ## on a real node: programs, systemd unit, configuration (PREFIX, DESTDIR)
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
+install: .cache/unit ## on a real node: programs, systemd units, documents, configuration (PREFIX, DESTDIR)
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DATADIR=$(DATADIR) \
+	    DESTDIR=$(DESTDIR) PYTHON=$(PYTHON) \
 	    contrib/install/install.sh
 
 uninstall: ## undo install; the configuration stays
-	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) UNITDIR=$(UNITDIR) DESTDIR=$(DESTDIR) \
-	    contrib/install/uninstall.sh
+	@PREFIX=$(PREFIX) BINDIR=$(BINDIR) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) contrib/install/uninstall.sh

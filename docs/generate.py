@@ -158,6 +158,7 @@ _ROOMS = {
     "storage": "File systems",
     "oci": "Images and bundles",
     "process": "Processes and their streams",
+    "bench": "Figures of a node",
 }
 
 

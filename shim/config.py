@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -18,8 +20,10 @@ Dataplane = Literal["auto", "bridge", "mirror", "macvtap"]
 
 #: Where the file is looked for when neither the command line nor UNIKERNEL_SHIM_CONFIG names one.
 DEFAULT_PATH = Path("/etc/unikernel-shim/config.toml")
-_VARIABLE = "UNIKERNEL_SHIM_CONFIG"
+#: The environment variable that names it; a courier inherits containerd's.
+VARIABLE = "UNIKERNEL_SHIM_CONFIG"
 _DAY = 86400  # seconds
+_SHORTEST = 1  # seconds between two checks of a guest that does not answer: so long one may take
 _PATH = "a path, or a name on PATH"
 _POWERDOWN = "seconds for a guest to power down, where its pod does not say; 0: none is asked"
 
@@ -136,6 +140,26 @@ class Metrics(Section, frozen=True):
     ] = ""
 
 
+class Check(Section, frozen=True):
+    """Whether guests are checked without being asked for."""
+
+    every: Annotated[
+        float, Meta(description="seconds between two checks of a guest; 0: it is checked when somebody asks")
+    ] = 0.0
+
+
+class Tracing(Section, frozen=True):
+    """Where traces are sent."""
+
+    endpoint: Annotated[
+        str,
+        Meta(description="a collector, OTLP over gRPC: http://127.0.0.1:4317, https:// for TLS; nothing: nowhere"),
+    ] = ""
+    sample: Annotated[
+        float, Meta(description="the share of traces to keep, 0 to 1, of those that begin here and not in containerd")
+    ] = 1.0
+
+
 class Config(Section, frozen=True):
     """The whole file. Each setting's description is its text in docs/configuration.md and contrib/config.toml."""
 
@@ -156,7 +180,9 @@ class Config(Section, frozen=True):
     guest: Guest = Guest()
     monitors: Monitors = Monitors()
     storage: Storage = Storage()
+    check: Check = Check()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
 
     @property
     def grpc_socket(self) -> Path:
@@ -177,23 +203,26 @@ class Config(Section, frozen=True):
         return msgspec.structs.replace(self, run_dir=directory, metrics=Metrics())
 
 
+def named(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that is meant by `path`, else by UNIKERNEL_SHIM_CONFIG in the environment, else DEFAULT_PATH."""
+    return path or Path(environment.get(VARIABLE) or DEFAULT_PATH)
+
+
 def load(path: Path | None = None) -> Config:
     """Read `path`, else the file UNIKERNEL_SHIM_CONFIG names, else DEFAULT_PATH (which may be missing).
 
     Raises InvalidRequest naming the file and the key or line.
     """
-    named = path or (Path(os.environ[_VARIABLE]) if os.environ.get(_VARIABLE) else None)
+    file = named(path)
     try:
-        text = (named or DEFAULT_PATH).read_text()
+        text = file.read_text()
     except FileNotFoundError:
-        if named is None:
+        if path is None and not os.environ.get(VARIABLE):
             return Config()
-        raise InvalidRequest("there is no such configuration file", subject=os.fspath(named)) from None
+        raise InvalidRequest("there is no such configuration file", subject=os.fspath(file)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"the configuration cannot be read: {error}", subject=os.fspath(named or DEFAULT_PATH)
-        ) from error
-    return parse(text, os.fspath(named or DEFAULT_PATH))
+        raise InvalidRequest(f"the configuration cannot be read: {error}", subject=os.fspath(file)) from error
+    return parse(text, os.fspath(file))
 
 
 def parse(text: str, name: str) -> Config:
@@ -212,10 +241,25 @@ def parse(text: str, name: str) -> Config:
         raise InvalidRequest("storage.limit and storage.room must be 0 or more", subject=name)
     if config.guest.memory < 1:
         raise InvalidRequest("guest.memory must be at least 1 MiB", subject=name)
+    if config.tracing.endpoint and not _is_collector(config.tracing.endpoint):
+        raise InvalidRequest("tracing.endpoint must be http://HOST:PORT or https://HOST:PORT", subject=name)
     # Also what is no number: nan compares with nothing.
+    if config.check.every and not _SHORTEST <= config.check.every <= _DAY:
+        raise InvalidRequest(f"check.every must be 0, or {_SHORTEST} to {_DAY} seconds", subject=name)
+    if not 0 <= config.tracing.sample <= 1:
+        raise InvalidRequest("tracing.sample must be 0 to 1", subject=name)
     monitors = config.monitors
     asking = {"qemu": monitors.qemu.powerdown, "cloud-hypervisor": monitors.cloud_hypervisor.powerdown}
     for monitor, powerdown in asking.items():
         if not 0 <= powerdown <= _DAY:
             raise InvalidRequest(f"monitors.{monitor}.powerdown must be 0 to {_DAY} seconds", subject=name)
     return config
+
+
+def _is_collector(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        named = bool(parts.hostname and parts.port)
+    except ValueError:
+        return False
+    return named and parts.scheme in ("http", "https") and endpoint == f"{parts.scheme}://{parts.netloc}"

@@ -12,14 +12,16 @@ import functools
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from shim import __version__, faults, log, rundir
+from shim import __version__, faults, log, rundir, telemetry
 from shim.config import Config
 from shim.errors import InvalidRequest, NodeFault
 from shim.events import Publisher
@@ -30,7 +32,6 @@ from shim.monitors.registry import monitors
 from shim.network.kernel.namespace import all_settled
 from shim.oci import engine, orphans
 from shim.oci.engine import Engine, Limits
-from shim.process.priority import come_first
 from shim.process.reaper import Reaper
 from shim.process.spawn import run, seal_inherited
 from shim.process.stdio import Opener
@@ -44,10 +45,12 @@ from shim.rpc.ttrpc_server import TtrpcServer
 from shim.sandbox import disks, identifiers
 from shim.sandbox.adoption import adopt_all
 from shim.sandbox.checks import Checker
+from shim.sandbox.chronicle import Chronicle
 from shim.sandbox.node import Node
 from shim.sandbox.occurrences import Occurrence
 from shim.sandbox.record import ContainerRecord, SandboxRecord
 from shim.sandbox.resync import present
+from shim.sandbox.rounds import Rounds
 from shim.sandbox.sandboxes import Sandboxes
 from shim.services.announce import announcer
 from shim.services.bootstrap import BootstrapService
@@ -60,6 +63,7 @@ from shim.services.streaming import StreamingService
 from shim.services.task import TaskService
 from shim.services.versions import Versions
 from shim.storage.images import Images
+from shim.systemd import activation, notification
 from shim.wire import (
     courier_pb2,
     inspection_pb2,
@@ -69,6 +73,10 @@ from shim.wire import (
     task_v2_pb2,
     task_v3_pb2,
 )
+
+if TYPE_CHECKING:
+    from shim.metrics import Metrics
+    from shim.tracing import Collector
 
 _log = log.get(__name__)
 
@@ -129,9 +137,9 @@ def serve(config: Config, pod: str | None = None) -> None:
     namespace, sandbox = _parts(pod) if pod is not None else ("", "")
     ids = {"sandbox": sandbox, "namespace": namespace} if pod is not None else {}
     log.configure(config.log.level, json=as_json, ids=ids)
-    if not come_first():
-        _log.info("no turn before others", remedy="CAP_SYS_NICE lets calls be answered in time on a busy node")
-    uvloop.run(_serve(config) if pod is None else _serve_pod(config, pod, namespace))
+    manager = notification.from_environment(os.environ, os.getpid())
+    given = activation.take(os.environ, os.getpid(), (config.grpc_socket, config.ttrpc_socket))
+    uvloop.run(_serve(config, manager, given) if pod is None else _serve_pod(config, pod, namespace))
 
 
 def _parts(pod: str) -> tuple[str, str]:
@@ -153,9 +161,14 @@ def _stopping() -> asyncio.Event:
     return stopping
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, manager: notification.Notifier | None, given: Mapping[Path, socket.socket]) -> None:
     stopping = _stopping()
-    async with rundir.of_node(config.run_dir), _serving(config) as running:
+    async with (
+        rundir.of_node(config.run_dir),
+        _measured(config) as metrics,
+        _serving(config, metrics, given=given) as running,
+        notification.told(manager, lambda: f"serving {len(running.sandboxes.all())} pods"),
+    ):
         await stopping.wait()
         _log.info("stopping", sandboxes=len(running.sandboxes.all()))
 
@@ -165,7 +178,8 @@ async def _serve_pod(node: Config, pod: str, namespace: str) -> None:
     config = node.within(pod)
     async with (
         rundir.of_pod(config.run_dir, pod) as directory,
-        _serving(config, _Pod(namespace, node.run_dir)) as running,
+        _measured(config, pod) as metrics,
+        _serving(config, metrics, _Pod(namespace, node.run_dir)) as running,
     ):
         gone = asyncio.ensure_future(_gone(running, directory))
         gone.add_done_callback(lambda _: stopping.set())
@@ -209,22 +223,77 @@ class _Running:
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Running]:
-    """Take over what a former daemon left, and serve: `pod` alone, or the node."""
+async def _measured(config: Config, pod: str | None = None) -> AsyncIterator[Metrics | None]:
+    """Have everything recorded that is configured to be, from before the first leftover is removed. What is not
+    configured is not even loaded."""
+    async with contextlib.AsyncExitStack() as stack:
+        recorders: list[telemetry.Recorder] = []
+        metrics: Metrics | None = None
+        if config.metrics.listen:
+            from shim.metrics import Metrics
+
+            metrics = Metrics()
+            recorders.append(metrics.instruments)
+            stack.callback(asyncio.create_task(metrics.lag.watch()).cancel)
+        if config.tracing.endpoint:
+            collector = _collector(config, pod)
+            recorders.append(collector.tracing)
+            stack.push_async_callback(collector.close, config.stop_grace)
+        stack.enter_context(telemetry.recorded_by(*recorders))
+        yield metrics
+
+
+def _collector(config: Config, pod: str | None) -> Collector:
+    """Raises NodeFault where OpenTelemetry is not installed."""
+    try:
+        from shim.tracing import Collector
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise NodeFault(
+            "tracing is configured and OpenTelemetry is not installed",
+            subject="tracing.endpoint",
+            remedy="install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-grpc beside the service (its extra "
+            "`tracing`), or leave the endpoint empty",
+        ) from error
+    return Collector(config.tracing, {"service.instance.id": pod} if pod is not None else None)
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    config: Config,
+    metrics: Metrics | None,
+    pod: _Pod | None = None,
+    given: Mapping[Path, socket.socket] = MappingProxyType({}),
+) -> AsyncIterator[_Running]:
+    """Take over what a former daemon left, and serve: `pod` alone, or the node. `given` are doors that listen already,
+    by path."""
     publisher = Publisher(sender)
     default = f"{config.containerd.address}.ttrpc"
-    node = await make_node(config, announcer(publisher, default), pod.node_dir if pod else None)
+    tell, chronicle = announcer(publisher, default), Chronicle()
+
+    def announce(occurrence: Occurrence) -> None:
+        chronicle.hear(occurrence)
+        tell(occurrence)
+
+    node = await make_node(config, announce, pod.node_dir if pod else None)
     sandboxes = Sandboxes(node)
-    publisher.resync = functools.partial(_tell_present, node, sandboxes, default)
+    publisher.resync = functools.partial(_tell_present, tell, sandboxes, default)
     await adopt_all(node, sandboxes)
-    checker = Checker()
-    doors = _doors(config, sandboxes, checker, pod)
-    scrapes = await _scrapes(config, sandboxes, checker, publisher)
-    sweeping = asyncio.create_task(_sweep(node, pod))
+    checker = Checker(announce)
+    doors = _doors(config, sandboxes, InspectionService(sandboxes, checker, chronicle), pod)
+    scrapes = None
+    if metrics is not None:
+        metrics.of(sandboxes, checker, publisher)
+        scrapes = ScrapeServer(metrics.expose)
+        await scrapes.start(config.metrics.listen)
+    background = [asyncio.create_task(_sweep(node, pod))]
+    if config.check.every:
+        background.append(asyncio.create_task(Rounds(sandboxes, checker, config.check.every).run()))
     _keep_what_is_loaded()
     try:
-        await doors.grpc.start(config.grpc_socket)
-        await doors.ttrpc.start(config.ttrpc_socket)
+        await doors.grpc.start(given.get(config.grpc_socket, config.grpc_socket))
+        await doors.ttrpc.start(given.get(config.ttrpc_socket, config.ttrpc_socket))
         _log.info(
             "serving",
             grpc=os.fspath(config.grpc_socket),
@@ -234,7 +303,8 @@ async def _serving(config: Config, pod: _Pod | None = None) -> AsyncIterator[_Ru
         )
         yield _Running(sandboxes, publisher, doors)
     finally:
-        sweeping.cancel()
+        for work in background:
+            work.cancel()
         # Monitors live on: the journal lets the next daemon adopt them.
         await asyncio.gather(
             *(door.stop(config.stop_grace) for door in (doors.ttrpc, doors.namespaced, doors.grpc)),
@@ -264,9 +334,9 @@ async def _sweep(node: Node, pod: _Pod | None) -> None:
         _log.warning("the cache of images is not tidied", error=str(error))
 
 
-def _tell_present(node: Node, sandboxes: Sandboxes, default: str, destination: str) -> None:
+def _tell_present(tell: Callable[[Occurrence], None], sandboxes: Sandboxes, default: str, destination: str) -> None:
     for occurrence in present(sandboxes.all(), destination, default):
-        node.announce(occurrence)
+        tell(occurrence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,18 +349,7 @@ class _Doors:
     lifetime: Lifetime | None
 
 
-async def _scrapes(config: Config, sandboxes: Sandboxes, checker: Checker, publisher: Publisher) -> ScrapeServer | None:
-    """Where metrics are fetched from, listening; None where none is configured: then nothing of it is even loaded."""
-    if not config.metrics.listen:
-        return None
-    from shim import metrics
-
-    server = ScrapeServer(metrics.exposition(sandboxes, checker, publisher))
-    await server.start(config.metrics.listen)
-    return server
-
-
-def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | None) -> _Doors:
+def _doors(config: Config, sandboxes: Sandboxes, inspecting: InspectionService, pod: _Pod | None) -> _Doors:
     destinations = Destinations()
 
     def task(pb: ModuleType) -> Service:
@@ -331,8 +390,8 @@ def _doors(config: Config, sandboxes: Sandboxes, checker: Checker, pod: _Pod | N
     )
     inspection = from_descriptor(
         inspection_pb2.DESCRIPTOR.services_by_name["Inspection"],
-        InspectionService(sandboxes, checker),
-        cancellable={"List", "Inspect", "Check", "Topology"},
+        inspecting,
+        cancellable={"List", "Inspect", "Check", "Topology", "Logs"},
     )
     streaming = from_descriptor(
         services_streaming_v1_pb2.DESCRIPTOR.services_by_name["Streaming"],

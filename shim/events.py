@@ -78,6 +78,16 @@ class Pauses(msgspec.Struct, frozen=True):
     longest: float = 5.0
 
 
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for one destination: how many events, when the oldest happened (ns since the epoch, 0 without any),
+    and how many were delivered before."""
+
+    destination: str
+    length: int
+    oldest: int
+    delivered: int
+
+
 class _Lane:
     """The queue to one destination and the task that empties it."""
 
@@ -95,6 +105,7 @@ class _Lane:
         self._empty = asyncio.Event()
         self._empty.set()
         self.dropped = 0
+        self._delivered = 0
         # In a context of its own: the ids that the first caller's log lines are bound to are not the lane's.
         self._task = asyncio.get_running_loop().create_task(self._forward(), context=contextvars.Context())
 
@@ -139,12 +150,17 @@ class _Lane:
                     return False
                 _log.debug("event delayed", topic=event.topic, destination=self._destination, error=str(error))
             else:
+                self._delivered += 1
                 return True
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pauses.longest)
             if not self._queue or self._queue[0] is not event:
                 # Too old: the full queue dropped it, and counted it, to make room.
                 return True
+
+    def look(self) -> Queue:
+        oldest = self._queue[0].timestamp if self._queue else 0
+        return Queue(destination=self._destination, length=len(self._queue), oldest=oldest, delivered=self._delivered)
 
     async def flush(self, timeout: float) -> bool:
         try:
@@ -203,6 +219,10 @@ class Publisher:
     def dropped(self) -> int:
         """Events that were given up, since the start."""
         return self._homeless + sum(lane.dropped for lane in self._lanes.values())
+
+    def queues(self) -> list[Queue]:
+        """Each destination's queue as it is now."""
+        return [lane.look() for lane in self._lanes.values()]
 
     async def flush(self, timeout: float) -> bool:
         """Wait `timeout` seconds for what is queued to be delivered; whether it was."""

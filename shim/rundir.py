@@ -31,7 +31,7 @@ _LOOK = 0.05
 
 def make(directory: Path) -> None:
     """Make what is missing of it, 0700. Raises NodeFault."""
-    with _refused(directory):
+    with refused(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _DIRECTORIES:
             (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -41,7 +41,8 @@ def make(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _refused(directory: Path) -> Iterator[None]:
+def refused(directory: Path) -> Iterator[None]:
+    """The body makes what is to be in the directory. Raises NodeFault where the kernel does not let it."""
     try:
         yield
     except OSError as error:
@@ -119,7 +120,7 @@ async def of_node(path: Path) -> AsyncIterator[None]:
     """
     descriptor = await _owned(path, "serving")
     try:
-        with _refused(path):
+        with refused(path):
             (path / "serving").write_text(f"{os.getpid()}\n")
         yield
     finally:
@@ -134,7 +135,7 @@ async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
     """
     descriptor = await _owned(path, "pod")
     try:
-        with _refused(path):
+        with refused(path):
             (path / "pod").write_text(f"{pod}\n")
         directory = PodDirectory(path)
         try:
@@ -152,7 +153,7 @@ async def of_pod(path: Path, pod: str) -> AsyncIterator[PodDirectory]:
 async def _owned(path: Path, name: str) -> int:
     deadline = time.monotonic() + _SUCCESSION
     while True:
-        with _refused(path):
+        with refused(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - neither blocks nor walks
             descriptor = _locked(path / name)
         if descriptor is not None:

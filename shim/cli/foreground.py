@@ -25,6 +25,7 @@ from shim.oci.bundle import write_spec
 from shim.oci.rewrite import Spec
 from shim.oci.rootfs import Mount
 from shim.process.stdio import Streams
+from shim.rundir import refused
 from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.sandboxes import Sandboxes
@@ -74,27 +75,35 @@ def foreground(
 
     Raises the errors of the parts it uses, and leaves nothing behind.
     """
-    for path in (kernel, initrd):
-        if path is not None and not path.is_file():
-            raise InvalidRequest("there is no such file", subject=os.fspath(path))
-    log.configure("warning" if config.log.level == "info" else config.log.level)
+    for file in (kernel, initrd):
+        if file is not None and not _is_file(file):
+            raise InvalidRequest("there is no such file", subject=os.fspath(file))
+    path = namespace_path(netns) if netns is not None else None
     # A directory of its own: neither the daemon nor another foreground run is to be met there.
-    config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runs = config.run_dir / "foreground"
     own = runs / str(os.getpid())
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with refused(config.run_dir):
+        config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.configure("warning" if config.log.level == "info" else config.log.level)
     with _lock(own):
         uvloop.run(_clear_dead(config, sorted(runs.iterdir())))
         config = msgspec.structs.replace(config, run_dir=own)
         try:
-            status: int = uvloop.run(
-                _run(config, kernel, arguments, namespace_path(netns) if netns else None, initrd, wishes)
-            )
+            status: int = uvloop.run(_run(config, kernel, arguments, path, initrd, wishes))
             return status
         finally:
             shutil.rmtree(own, ignore_errors=True)
             with contextlib.suppress(OSError):
                 runs.rmdir()  # unless another run is in it
+
+
+def _is_file(path: Path) -> bool:
+    """Raises InvalidRequest where this user may not look."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise InvalidRequest(f"it cannot be read: {error.strerror}", subject=os.fspath(path)) from error
 
 
 @contextlib.contextmanager

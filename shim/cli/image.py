@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
+from shim.cli import choices
+from shim.cli.terminal import EXIT_CODES, json_option
+
 #: `inspect` on what is no unikernel and would run all the same.
 _ORDINARY = 3
 _REFUSED = 1
 _FILE = click.Path(path_type=Path)
 
 
-@click.group("image")
+@click.group("image", epilog=EXIT_CODES)
 def command() -> None:
     """Make images of unikernels, and say how an image would be run."""
 
 
-@command.command()
+@command.command(epilog=EXIT_CODES)
 @click.option("--kernel", required=True, type=_FILE, help="The kernel; its header says for which architecture.")
 @click.option("--root", type=_FILE, metavar="DIR", help="A directory whose content becomes the image's.")
 @click.option("--initrd", type=_FILE, help="An initrd.")
@@ -29,8 +32,12 @@ def command() -> None:
     metavar="[DEVICE=]FILE[:/TARGET][:ro]",
     help="A disk, for the device of that name in the kernel's manifest, mounted at TARGET. Repeat for more.",
 )
-@click.option("--monitor", metavar="NAME", help="The monitor; default: what the kernel asks for.")
-@click.option("--guest", metavar="NAME", help="The guest's family; default: what the kernel is.")
+@click.option(
+    "--monitor", metavar="NAME", shell_complete=choices.monitors, help="The monitor; default: what the kernel asks for."
+)
+@click.option(
+    "--guest", metavar="NAME", shell_complete=choices.guests, help="The guest's family; default: what the kernel is."
+)
 @click.option("--memory", metavar="SIZE", help="The guest's memory: 64, 64Mi, 1Gi.")
 @click.option("--cmdline", metavar="WORDS", help="Words to add to the guest's command line.")
 @click.option(
@@ -48,7 +55,7 @@ def command() -> None:
     "--output", "-o", required=True, type=_FILE, metavar="FILE", help='The archive; "-" is the standard output.'
 )
 @click.option("--force", is_flag=True, help="Replace FILE where it is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@json_option("Print what was written as JSON.")
 @click.pass_obj
 def build(
     config_path: Path | None,
@@ -101,11 +108,15 @@ def build(
     click.echo(text, nl=False, err=output == Path("-"))
 
 
-@command.command(context_settings={"allow_interspersed_args": False})
+@command.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Exit codes: 0 it would run as a unikernel, 3 as an ordinary container, 1 it would be refused or cannot be "
+    "read, 2 the question makes no sense.",
+)
 @click.option("--annotation", "annotations", multiple=True, metavar="K=V", help="An annotation of the pod's.")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Which of the image's platforms; default: this node's.")
 @click.option("--name", default="", metavar="REF", help="Which of the archive's images.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("Print it as JSON.")
 @click.argument("source")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -123,9 +134,6 @@ def inspect(
     SOURCE is an archive (of `image build`, `ctr images export`, `skopeo`, `docker save`; "-" reads it from the standard
     input), a directory with an OCI layout, a bundle, or a root directory. ARGUMENTS stand for the container's own, as
     a pod's `args`; for a root directory they are its whole command line. Options come before SOURCE.
-
-    Exits with 0 where it would run as a unikernel, 3 where it would run as an ordinary container, 1 where it would be
-    refused or cannot be read, 2 where the question makes no sense.
     """
     from shim import config
     from shim.cli import image_inspect

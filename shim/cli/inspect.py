@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from shim.cli import terminal
+from shim.cli.pods import pod_argument
+
+_WIDTH: Final = 11  # of the names
+_STYLES: Final = {"running": "good", "paused": "doubtful", "stopped": "quiet"}
 
 
-@click.command("inspect")
-@click.argument("pod")
+@click.command("inspect", epilog=terminal.EXIT_CODES)
+@pod_argument()
 @terminal.json_option("Print all of it as JSON.")
 @click.pass_obj
 def command(config_path: Path | None, pod: str, as_json: bool) -> None:
-    """Print what the service knows of POD: NAME, NAMESPACE/NAME, or the beginning of a sandbox's id."""
+    """Print what the service knows of POD.
+
+    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's or a container's id.
+    """
     import msgspec
 
     from shim import config
@@ -28,13 +34,13 @@ def command(config_path: Path | None, pod: str, as_json: bool) -> None:
     if as_json:
         terminal.print_json(found)
     else:
-        click.echo("\n".join(_lines(found)))
+        _print(found)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def _print(found: dict[str, Any]) -> None:
     pod = found["pod"]
-    yield from _pairs(
-        ("pod", f"{pod['namespace']}/{pod['name']}" if pod["name"] else "none"),
+    _pairs(
+        ("pod", (f"{pod['namespace']}/{pod['name']}" if pod["name"] else "none", "head")),
         ("sandbox", found["id"]),
         ("namespace", found["namespace"]),
         ("netns", found["netns"] or "none"),
@@ -45,21 +51,23 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         what = "unikernel" if container["unikernel"] else "container"
         name = f" {container['name']}" if container["name"] else ""
         ended = f", exit status {container['exit']['status']}" if container["exit"] else f", pid {container['pid']}"
-        yield f"{what}{name} {container['id']}: {container['status']}{ended}"
+        status = container["status"]
+        terminal.print_words(f"{what}{name} {container['id']}: ", (status, _STYLES.get(status, "")), ended)
     if found["unikernel"]:
-        yield from _unikernel(found["unikernel"])
+        _unikernel(found["unikernel"])
 
 
-def _unikernel(found: dict[str, Any]) -> Iterator[str]:
+def _unikernel(found: dict[str, Any]) -> None:
     plumbed = found["plumbed_in"]
-    yield from _pairs(
+    _pairs(
+        ("guest", found["guest"]),
         ("monitor", found["monitor"]),
         ("last words", found["words"]),
         ("plumbed in", f"{plumbed * 1e3:.1f} ms" if plumbed else None),
     )
     for nic in found["nics"]:
-        yield f"{nic['name']}, {nic['dataplane']} to {nic['tap']}, the guest is told:"
-        yield from _pairs(
+        terminal.print_words((nic["name"], "head"), f", {nic['dataplane']} to {nic['tap']}, the guest is told:")
+        _pairs(
             ("address", " ".join(nic[key] for key in ("address", "address6") if nic[key]) or "none"),
             ("gateway", " ".join(nic[key] for key in ("gateway", "gateway6") if nic[key]) or "none"),
             ("MAC", nic["mac"]),
@@ -69,16 +77,25 @@ def _unikernel(found: dict[str, Any]) -> Iterator[str]:
             margin="  ",
         )
     for note in found["notes"]:
-        yield f"note: {note}"
+        terminal.print_words(("note: ", "doubtful"), note)
     check = found["check"]
     if check is None:
-        yield "check: never"
+        terminal.print_words("check: never")
         return
-    yield f"check at {check['at']}: {'something is wrong' if check['failed'] else 'nothing is wrong'}"
+    outcome = ("something is wrong", "bad") if check["failed"] else ("nothing is wrong", "good")
+    terminal.print_words(f"check at {check['at']}: ", outcome)
     for finding in check["findings"]:
         where = f"{finding['interface']} {finding['family']} {finding['probe']}"
-        yield f"  {where}: {finding['outcome']}, {finding['sentence']}"
+        style = outcome_style(finding["outcome"], failed=finding["failed"])
+        terminal.print_words(f"  {where}: ", (finding["outcome"], style), f", {finding['sentence']}")
 
 
-def _pairs(*pairs: tuple[str, str | None], margin: str = "") -> Iterator[str]:
-    return (f"{margin}{name:<11} {value}" for name, value in pairs if value)
+def outcome_style(outcome: str, *, failed: bool) -> str:
+    """How a check's outcome looks."""
+    if failed:
+        return "bad"
+    return "good" if outcome == "proven" else "quiet"
+
+
+def _pairs(*pairs: tuple[str, terminal.Cell | None], margin: str = "") -> None:
+    terminal.print_pairs([(name, value) for name, value in pairs if value], margin=margin, width=_WIDTH)

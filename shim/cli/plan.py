@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from shim.cli import terminal
 from shim.config import Dataplane
 
 if TYPE_CHECKING:
     from shim.network.plan import Plan
 
 
-@click.command("plan")
+@click.command("plan", epilog=terminal.EXIT_CODES)
 @click.option("--netns", required=True, metavar="NAME|PATH", help="The namespace to read.")
 @click.option("--dataplane", type=click.Choice(get_args(Dataplane)), help="How a tap is joined to its interface.")
 @click.option("--interface", "interfaces", multiple=True, metavar="NAME", help="One to plan for; default: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@terminal.json_option("Print the plan as JSON.")
 @click.pass_obj
 def command(
     config_path: Path | None, netns: str, dataplane: str | None, interfaces: tuple[str, ...], as_json: bool

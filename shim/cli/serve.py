@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from shim.cli.terminal import EXIT_CODES
 
-@click.command("serve")
+
+@click.command("serve", epilog=EXIT_CODES)
 @click.option(
     "--pod", metavar="NAMESPACE/ID", help="Serve this pod alone, and end with it: what couriers do with grouping = pod."
 )

@@ -9,7 +9,7 @@ import click
 from shim.cli import terminal
 
 
-@click.command("config")
+@click.command("config", epilog=terminal.EXIT_CODES)
 @terminal.json_option("Print it as JSON.")
 @click.pass_obj
 def command(config_path: Path | None, as_json: bool) -> None:

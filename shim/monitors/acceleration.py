@@ -29,6 +29,8 @@ _log = log.get(__name__)
 
 KVM = Path("/dev/kvm")
 _TIMEOUT = 4.0  # seconds; the probe guest is done in a tenth of that where it runs as it should
+#: The file in which what was found out is kept.
+MEMORY = "acceleration.json"
 
 
 class Acceleration(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +133,7 @@ class Accelerators:
 
     @property
     def _memory(self) -> Path:
-        return self._state / "acceleration.json"
+        return self._state / MEMORY
 
     def _remembered(self, key: str) -> Acceleration | None:
         try:

@@ -13,11 +13,15 @@ from shim.errors import NodeFault
 _LIBRARIES = tuple(Path(name) for name in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache"))
 
 
+class NotInstalled(NodeFault):
+    """A monitor's program is not on the node."""
+
+
 def locate(wanted: str, monitor: str) -> Path:
-    """The program's absolute path. Raises NodeFault naming what was looked for and the remedy."""
+    """The program's absolute path. Raises NotInstalled naming what was looked for and the remedy."""
     found = shutil.which(wanted)
     if found is None:
-        raise NodeFault(
+        raise NotInstalled(
             f"the monitor {monitor} is not installed ({wanted} was not found)",
             subject=monitor,
             remedy=f"install it, or set monitors.{monitor}.path in the configuration",

@@ -9,9 +9,10 @@ import signal
 import time
 from pathlib import Path
 
-from shim import log, stats
+from shim import log, stats, telemetry
 from shim.errors import NodeFault
 from shim.oci.engine import uses_systemd
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
@@ -44,6 +45,7 @@ def sweep(path: str) -> None:
             _log.warning("removing the cgroup of an engine that did not", cgroup=os.fspath(directory))
             with contextlib.suppress(FileNotFoundError):  # somebody else was faster
                 _remove(directory)
+                telemetry.count(Tally.LEFTOVER, Leftover.CGROUP)
 
 
 def _remove(top: Path) -> None:

@@ -249,15 +249,19 @@ def _words(journal: Path, done: Completed) -> str:
     return last_error(text) or last_error(done.stderr) or f"exit status {done.status}"
 
 
+def candidates(wanted: str) -> tuple[str, ...]:
+    """The engines to look for, in order; `wanted` is the configuration's."""
+    return ("crun", "runc") if wanted == "auto" else (wanted,)
+
+
 async def find(reaper: Reaper, wanted: str, root: Path, logs: Path, limits: Limits) -> Engine:
     """The engine to use: `wanted` is a name, a path, or "auto" for crun where it works here, else runc.
 
     crun is asked to create nothing: whether it accepts this node's cgroup layout is known only from a run of
     `crun run` of an empty container, so a throw-away bundle is tried once. Raises NodeFault naming what was looked for.
     """
-    names = ["crun", "runc"] if wanted == "auto" else [wanted]
     reasons: list[str] = []
-    for name in names:
+    for name in candidates(wanted):
         binary = shutil.which(name)
         if binary is None:
             reasons.append(f"{name} is not installed")
@@ -266,7 +270,7 @@ async def find(reaper: Reaper, wanted: str, root: Path, logs: Path, limits: Limi
         if wanted != "auto":
             return engine
         try:
-            await _try(engine, logs)
+            await try_out(engine, logs)
         except (Unexpected, NodeFault) as error:
             reasons.append(f"{name}: {error.message}")
             _log.info("engine does not work here", engine=binary, reason=error.message)
@@ -279,8 +283,11 @@ async def find(reaper: Reaper, wanted: str, root: Path, logs: Path, limits: Limi
     )
 
 
-async def _try(engine: Engine, directory: Path) -> None:
-    """Create and delete one container that runs nothing."""
+async def try_out(engine: Engine, directory: Path) -> None:
+    """Create and delete one container that runs nothing; `directory` is for its bundle.
+
+    Raises Unexpected, NodeFault or TimedOut where the engine does not take it.
+    """
     bundle = directory / "probe"
     name = f"unikernel-shim-probe-{os.getpid()}"
     (bundle / "rootfs").mkdir(parents=True, exist_ok=True)

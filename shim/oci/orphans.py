@@ -14,9 +14,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from shim import log
+from shim import log, telemetry
 from shim.process import pidfd
 from shim.process.readable import readable
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
@@ -51,6 +52,7 @@ async def ended(root: Path, grace: float) -> None:
             _log.warning("an engine run hangs, and is killed")
             with contextlib.suppress(ProcessLookupError):
                 pidfd.send(waits[each], signal.SIGKILL)
+                telemetry.count(Tally.LEFTOVER, Leftover.PROCESS)
         if late:
             await asyncio.wait(late)
     finally:

@@ -29,6 +29,7 @@ _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 _SANDBOX_NAME = "io.kubernetes.cri.sandbox-name"
 _SANDBOX_NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _CONTAINER_NAME = "io.kubernetes.cri.container-name"
+_LOG_DIRECTORY = "io.kubernetes.cri.sandbox-log-directory"
 # What the kubelet says of a pod to each of its containers (Kubernetes, pkg/kubelet/kuberuntime/labels.go).
 _GRACE = "io.kubernetes.pod.terminationGracePeriod"
 _CONTAINER_TYPE = "io.kubernetes.cri.container-type"
@@ -91,6 +92,12 @@ def pod_name(spec: Spec) -> tuple[str, str]:
     """Kubernetes' namespace and the pod's name in it, as containerd's CRI plugin notes them, "" outside a pod."""
     found = annotations_of(spec)
     return found.get(_SANDBOX_NAMESPACE, ""), found.get(_SANDBOX_NAME, "")
+
+
+def log_directory(spec: Spec) -> str:
+    """Where the kubelet wants the logs of a pod's containers, as containerd's CRI plugin notes it on a pause container;
+    "" on any other."""
+    return annotations_of(spec).get(_LOG_DIRECTORY, "")
 
 
 def termination_grace(spec: Spec) -> int | None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from pathlib import Path
 
 # include/uapi/linux/pidfd.h: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), whose first published size is 64
@@ -14,7 +15,8 @@ from pathlib import Path
 _INFO = struct.Struct("=QQ11Ii")
 _GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
-_STATE = 3  # the number of the state's field in /proc/PID/stat (proc(5))
+#: The number of the state's field in /proc/PID/stat (proc(5)), which is the first that `stat` returns.
+STATE = 3
 
 
 def open_pidfd(pid: int) -> int:
@@ -49,7 +51,13 @@ def start_time(pid: int) -> int:
 
     With the pid it names a process for as long as the machine is up. Raises ProcessLookupError.
     """
-    return int(_stat(pid)[22 - _STATE])
+    return int(stat(pid)[22 - STATE])
+
+
+def since_epoch(started: int) -> int:
+    """A `start_time` in nanoseconds since the epoch, as the clock stands now."""
+    since_boot = started * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot
 
 
 def zombie_status(pid: int, started: int) -> int | None:
@@ -58,23 +66,23 @@ def zombie_status(pid: int, started: int) -> int | None:
     `started` is its `start_time`.
     """
     try:
-        fields = _stat(pid)
+        fields = stat(pid)
     except ProcessLookupError:
         return None
-    same = int(fields[22 - _STATE]) == started
-    return int(fields[52 - _STATE]) if same and fields[0] == b"Z" else None
+    same = int(fields[22 - STATE]) == started
+    return int(fields[52 - STATE]) if same and fields[0] == b"Z" else None
 
 
-def _stat(pid: int) -> list[bytes]:
+def stat(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the state on; before it comes a name that may hold anything.
 
     Raises ProcessLookupError.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process", str(pid)) from None
-    return stat[stat.rindex(b")") + 2 :].split()
+    return text[text.rindex(b")") + 2 :].split()
 
 
 def handles(pid: int, signum: int) -> bool:

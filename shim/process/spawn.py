@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from shim.errors import NodeFault, TimedOut
-from shim.process.priority import inherited_by_none
 from shim.process.reaper import Reaper
 
 # Python ignores these and an ignored signal survives exec; a child must meet them as a shell would give them.
@@ -60,16 +59,15 @@ def spawn(
         # Copied out of the way first: a source may have the number that another target needs.
         for target, source in fds.items():
             copies.append((fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _SPARE), target))
-        with inherited_by_none():
-            return os.posix_spawn(
-                argv[0],
-                list(argv),
-                dict(os.environ if env is None else env),
-                file_actions=[(os.POSIX_SPAWN_DUP2, copy, target) for copy, target in copies],
-                setsid=new_session,
-                setsigdef=_RESTORED,
-                setsigmask=(),
-            )
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(os.environ if env is None else env),
+            file_actions=[(os.POSIX_SPAWN_DUP2, copy, target) for copy, target in copies],
+            setsid=new_session,
+            setsigdef=_RESTORED,
+            setsigmask=(),
+        )
     except (FileNotFoundError, PermissionError) as error:
         raise NodeFault(
             f"cannot be started: {os.strerror(error.errno or 0)}",

@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import AlreadyExists, InvalidRequest, TimedOut
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
@@ -307,6 +308,7 @@ class Rendezvous:
         for path in self._directory.iterdir():
             if path.name not in self._places:
                 _remove(path)
+                telemetry.count(Tally.LEFTOVER, Leftover.FIFO)
 
 
 def _close(place: Place, kind: type[Outlet] | type[Inlet]) -> None:

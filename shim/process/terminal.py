@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
 import struct
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 from shim.errors import NodeFault, TimedOut
-from shim.process.readable import readable
+from shim.feed import Feed, Listener, Missed
+from shim.process.readable import readable, writable
 from shim.process.relay import Relay
 from shim.process.stdio import Opener, Streams
+
+_UNSEEN = 1 << 18  # bytes that wait for one who attached and is slow
 
 
 class Terminal:
@@ -25,18 +30,30 @@ class Terminal:
 
     def __init__(self, master: int, stdin: int | None, guard: int | None, stdout: int) -> None:
         self._master = master
+        self._shown: Feed[bytes] = Feed(_UNSEEN, len)
         self._guard = guard
         self._owned = [descriptor for descriptor in (master, stdin, stdout) if descriptor is not None]
         for descriptor in self._owned:
             os.set_blocking(descriptor, False)
         self._drained = asyncio.Event()
-        self._relays = [Relay(master, stdout, self._drained.set)]
+        self._relays = [Relay(master, stdout, self._drained.set, self._shown.tell)]
         if stdin is not None:
             self._relays.append(Relay(stdin, master, lambda: None))
 
     def resize(self, width: int, height: int) -> None:
         """Set the window's size, in columns and rows."""
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        _resize(self._master, width, height)
+
+    @contextlib.contextmanager
+    def attach(self) -> Iterator[Attached]:
+        """Sit down at the terminal too, beside whoever the streams are: for as long as the context is open."""
+        # The event loop knows a descriptor by its number, and the relay waits at the master itself.
+        own = fcntl.fcntl(self._master, fcntl.F_DUPFD_CLOEXEC, 0)
+        try:
+            with self._shown.listen() as listener:
+                yield Attached(own, listener)
+        finally:
+            os.close(own)
 
     def close_stdin(self) -> None:
         """Let the relay see end of file on stdin."""
@@ -57,10 +74,39 @@ class Terminal:
         for relayed in self._relays:
             relayed.stop()
         self._relays.clear()
+        self._shown.close()
         self.close_stdin()
         for descriptor in self._owned:
             os.close(descriptor)
         self._owned.clear()
+
+
+class Attached:
+    """One more who sees and types. What it has not taken of the output is bounded, and nobody waits for it."""
+
+    def __init__(self, master: int, shown: Listener[bytes]) -> None:
+        self._master, self._shown = master, shown
+
+    async def output(self) -> bytes | Missed | None:
+        """What the terminal shows next, or how many bytes of it were missed; None once it is gone."""
+        return await self._shown.next()
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the window's size, in columns and rows: it is everybody's."""
+        _resize(self._master, width, height)
+
+    async def type(self, data: bytes) -> None:
+        """Type all of it, waiting while the process does not read. Raises OSError once the terminal is gone."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._master, rest) :]
+            except BlockingIOError:
+                await writable(self._master)
+
+
+def _resize(master: int, width: int, height: int) -> None:
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
 class ConsoleSocket:

@@ -1,13 +1,15 @@
 """The gRPC door: the Sandbox Controller plugin, Task v3, health and reflection.
 
 gRPC neither takes a socket that listens already nor shows who is at the other end. So who may connect is decided by the
-socket's mode alone, which `unix.claim` sets before anybody can find it.
+socket's mode alone, which `unix.claim` sets before anybody can find it; and in front of gRPC's own socket there is a
+splice where systemd's is the one that callers know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -22,7 +24,8 @@ from grpc_reflection.v1alpha import reflection
 from shim.errors import Code, NodeFault
 from shim.rpc import unix
 from shim.rpc.service import Call, Method, Running, Service, StreamingMethod
-from shim.rpc.status import outward
+from shim.rpc.splice import Splice
+from shim.rpc.status import outward, trailer
 
 _NAMESPACE = "containerd-namespace"  # containerd, pkg/namespaces/grpc.go
 _LIMIT = 16 << 20  # bytes; containerd's own default for messages it sends
@@ -44,9 +47,15 @@ class GrpcServer:
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._socket: tuple[Path, int] | None = None  # path and inode
+        self._splice: Splice | None = None
 
-    async def start(self, path: Path) -> None:
-        """Listen at `path`. Raises NodeFault when another service answers there, InvalidRequest when it is too long."""
+    async def start(self, where: Path | socket.socket) -> None:
+        """Listen at a path, or on a socket that listens already and is not ours to remove: then gRPC has one of its own
+        beside it, with the suffix `.grpc`.
+
+        Raises NodeFault when another service answers there, InvalidRequest when the path is too long.
+        """
+        path = where if isinstance(where, Path) else _beside(where)
         server = grpc.aio.server(options=_OPTIONS)
         for service in self._services:
             handlers = {name: self._handler(service, method) for name, method in service.methods.items()}
@@ -62,8 +71,11 @@ class GrpcServer:
                 server.add_insecure_port(f"unix:{draft}")
             except RuntimeError as error:
                 raise NodeFault("gRPC cannot bind the socket", subject=os.fspath(path)) from error
-        self._server, self._socket = server, (path, path.lstat().st_ino)  # noqa: ASYNC240 - neither blocks nor walks
+        self._server, self._socket = server, (path, path.lstat().st_ino)
         await server.start()
+        if not isinstance(where, Path):
+            self._splice = Splice(where, path)
+            await self._splice.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -73,9 +85,13 @@ class GrpcServer:
         if self._server is None or self._socket is None:
             return
         await self._health.enter_graceful_shutdown()
+        if self._splice is not None:
+            self._splice.refuse()
         unix.release(*self._socket)
         await asyncio.gather(self._server.stop(grace), self._running.drain(grace))
-        self._server = self._socket = None
+        if self._splice is not None:
+            self._splice.stop()
+        self._server = self._socket = self._splice = None
 
     def _handler(self, service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
@@ -88,13 +104,16 @@ class GrpcServer:
         async def behave(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             stream = _Stream(context, method.request)
             try:
+                # So that a caller knows of us before there is anything to tell it.
+                await context.send_initial_metadata(())
                 await self._running.stream(method, stream, _call(name, context))
                 return
             except Exception as error:
                 code, text = outward(error, name)
+                told = trailer(error)
             finally:
                 stream.close()
-            await context.abort(_CODES[Code(code)], text)
+            await context.abort(_CODES[Code(code)], text, told)
 
         return grpc.stream_stream_rpc_method_handler(behave)
 
@@ -108,9 +127,14 @@ class GrpcServer:
                 return (await self._running.call(method, message, _call(name, context))).SerializeToString()
             except Exception as error:
                 code, text = outward(error, name)
-            return await context.abort(_CODES[Code(code)], text)
+                told = trailer(error)
+            return await context.abort(_CODES[Code(code)], text, told)
 
         return behave
+
+
+def _beside(listening: socket.socket) -> Path:
+    return Path(listening.getsockname()).with_suffix(".grpc")
 
 
 def _call(name: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:

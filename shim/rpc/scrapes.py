@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from shim import log
@@ -19,7 +19,7 @@ _TIMEOUT = 5.0  # seconds that a client has for its request, and for taking the 
 _CLIENTS = 16  # at once; more than these are not scrapers
 
 #: From a request's Accept header to the answer's content type and body.
-Exposition = Callable[[str], tuple[str, bytes]]
+Exposition = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 class ScrapeServer:
@@ -79,14 +79,14 @@ class ScrapeServer:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head))
+                writer.write(await self._answer(head))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # slow, gone, or no HTTP: there is nobody to tell
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes) -> bytes:
         request, *lines = head.decode("latin-1").split("\r\n")
         method, _, rest = request.partition(" ")
         target = rest.partition(" ")[0].partition("?")[0]
@@ -95,7 +95,7 @@ class ScrapeServer:
         if method != "GET":
             return _response("405 Method Not Allowed", "text/plain; charset=utf-8", b"GET\n", "Allow: GET\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return _response("200 OK", *self._exposition(headers.get("accept", "")))
+        return _response("200 OK", *await self._exposition(headers.get("accept", "")))
 
 
 def parse_address(listen: str) -> tuple[str, int]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from shim.errors import Bug, Unreachable
+from shim import telemetry
+from shim.errors import Bug, InvalidRequest, Unreachable
 from shim.rpc.status import outward
+from shim.telemetry import NOTHING, Span
 
 #: Seconds for a call whose caller sets no deadline: as long as the kubelet waits (its runtimeRequestTimeout).
 LIMIT = 120.0
@@ -26,7 +29,7 @@ class Call:
     """What a handler may know of the call it answers.
 
     `deadline` is in seconds on the monotonic clock, None for no limit; `peer_pid` is the caller's process where the
-    transport knows it (ttrpc), else None.
+    transport knows it (ttrpc), else None. `span` is the call as it is measured: a handler notes there whom it is about.
     """
 
     namespace: str
@@ -35,6 +38,7 @@ class Call:
     deadline: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     peer_pid: int | None = None
+    span: Span = NOTHING
 
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
@@ -87,13 +91,14 @@ class StreamingMethod:
     """A method whose caller and handler send any number of messages each.
 
     It has no deadline but its caller's, and its handler ends with its caller: what must not be cut off half way is no
-    stream.
+    stream. `one_request` says that its caller sends one message, the call's own.
     """
 
     name: str
     request: type[Message]
     response: type[Message]
     handler: StreamHandler
+    one_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,8 @@ def from_descriptor(
     """A service whose methods are `handlers`' coroutine methods of the same names in snake case.
 
     `cancellable` has the names of the methods, as in the descriptor, whose handlers may be cut off, `endless` those
-    that have no deadline of ours. Methods that stream one way only are left out: both doors answer them UNIMPLEMENTED.
+    that have no deadline of ours. The handler of a method whose answers alone are a stream takes the request, the
+    stream, and the call. Methods whose requests alone are one are left out: both doors answer them UNIMPLEMENTED.
 
     Raises Bug where a handler is missing or no coroutine function, or a name is given that the service has not: what
     cannot be answered is found at start-up, not by a caller.
@@ -125,7 +131,7 @@ def from_descriptor(
     methods: dict[str, Method] = {}
     streams: dict[str, StreamingMethod] = {}
     for method in descriptor.methods:
-        if method.client_streaming is not method.server_streaming:
+        if method.client_streaming and not method.server_streaming:
             continue
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.name).lower()
         handler = getattr(handlers, name, None)
@@ -135,8 +141,10 @@ def from_descriptor(
             raise Bug(f"handler {name} is no coroutine function", subject=type(handlers).__name__)
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
-        if method.client_streaming:
-            streams[method.name] = StreamingMethod(method.name, request, response, handler)
+        if method.server_streaming:
+            one = not method.client_streaming
+            both_ways = _answering(handler) if one else handler
+            streams[method.name] = StreamingMethod(method.name, request, response, both_ways, one_request=one)
             continue
         methods[method.name] = Method(
             name=method.name,
@@ -147,6 +155,18 @@ def from_descriptor(
             limit=None if method.name in endless else LIMIT,
         )
     return Service(descriptor.full_name, methods, streams)
+
+
+def _answering(handler: Callable[[Any, Stream, Call], Awaitable[None]]) -> StreamHandler:
+    """One request is a stream that ends after its first message."""
+
+    async def answer(stream: Stream, call: Call) -> None:
+        request = await stream.receive()
+        if request is None:
+            raise InvalidRequest("a call begins with its request", subject=call.method)
+        await handler(request, stream, call)
+
+    return answer
 
 
 class Running:
@@ -166,6 +186,10 @@ class Running:
         Raises TimeoutError when that passes (or has passed: then nothing is started), Unreachable when the handler was
         cut off by `drain`, Bug when it answers with another message than its method's, and what the handler raises.
         """
+        with _measured(call) as measured:
+            return await self._call(method, request, measured)
+
+    async def _call(self, method: Method, request: Message, call: Call) -> Message:
         left = method.limit if call.deadline is None else call.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError
@@ -195,6 +219,10 @@ class Running:
 
         Raises TimeoutError when that passes, Unreachable when the handler was cut off by `drain`, and what it raises.
         """
+        with _measured(call) as measured:
+            await self._stream(method, stream, measured)
+
+    async def _stream(self, method: StreamingMethod, stream: Stream, call: Call) -> None:
         task = asyncio.ensure_future(method.handler(stream, call))
         assert isinstance(task, asyncio.Task)
         self._streaming.add(task)
@@ -221,6 +249,13 @@ class Running:
             _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
             for task in left:
                 task.cancel()
+
+
+@contextlib.contextmanager
+def _measured(call: Call) -> Iterator[Call]:
+    """The call, with the span of what follows."""
+    with telemetry.call(call.method, call.transport, call.metadata) as span:
+        yield call if span is NOTHING else replace(call, span=span)
 
 
 def _stopping() -> Unreachable:

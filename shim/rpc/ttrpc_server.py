@@ -10,7 +10,6 @@ A connection whose only call was a stream is closed with it: containerd opens on
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Coroutine, Iterable
@@ -57,7 +56,7 @@ class TtrpcServer:
             self._socket = where, where.lstat().st_ino  # noqa: ASYNC240 - neither blocks nor walks
         else:
             listening = where
-        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Connection(self), sock=listening)
+        self._server = await unix.serve(lambda: _Connection(self), listening)
 
     async def stop(self, grace: float) -> None:
         """Stop accepting, let what is under way finish within `grace` seconds, and close. Harmless before `start`.
@@ -96,13 +95,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
         stream = cast(asyncio.Transport, transport)
-        pid, uid = unix.peer(stream.get_extra_info("socket"))
-        if self._server.stopping or uid not in (0, os.geteuid()):
-            if not self._server.stopping:
-                _log.warning("a peer that is not root was turned away", peer_uid=uid, peer_pid=pid)
+        connection = stream.get_extra_info("socket")
+        if self._server.stopping or not unix.trusted(connection):
             stream.abort()
             return
-        self._peer_pid = pid
+        self._peer_pid, _ = unix.peer(connection)
         stream.set_write_buffer_limits(high=_WRITE_HIGH)
         self._transport, self._flow = stream, Flow(stream)
         self._server.connections.add(self)
@@ -181,7 +178,7 @@ class _Connection(asyncio.Protocol):
         elif method is not None:
             self._begin(self._answer(frame.stream, method, request))
         elif streaming is not None:
-            self._begin(self._stream(self._open(frame, streaming), streaming, request))
+            self._begin(self._stream(self._open(frame, streaming, request), streaming, request))
         else:
             self._refuse(frame.stream, Code.UNIMPLEMENTED, f"method {request.method} of {request.service}")
         return True
@@ -210,11 +207,13 @@ class _Connection(asyncio.Protocol):
         except Exception as error:
             self._refuse(stream, *outward(error, call.method))
 
-    def _open(self, frame: Frame, method: StreamingMethod) -> TtrpcStream:
+    def _open(self, frame: Frame, method: StreamingMethod, request: ttrpc_pb2.Request) -> TtrpcStream:
         assert self._flow is not None
         stream = TtrpcStream(frame.stream, self._flow, method.request.FromString, self._perhaps_over)
         self._streams[frame.stream] = stream
-        if not frame.flags & Flag.REMOTE_OPEN:
+        if method.one_request:
+            stream.feed(Frame(frame.stream, Type.DATA, request.payload, Flag.REMOTE_CLOSED))
+        elif not frame.flags & Flag.REMOTE_OPEN:
             stream.feed(Frame(frame.stream, Type.DATA, b"", Flag.REMOTE_CLOSED | Flag.NO_DATA))
         return stream
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
 import stat
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from shim import log
 from shim.errors import InvalidRequest, NodeFault
+
+_log = log.get(__name__)
 
 _PATH_LIMIT = 107  # bytes: sun_path less its terminating NUL (unix(7))
 _UCRED = struct.Struct("iII")  # pid, uid, gid (unix(7))
 _DRAFT = "s"  # a socket's name until it is moved into place
+_BACKLOG = 4096  # connections that wait to be accepted; net.core.somaxconn's default since Linux 5.4
 
 
 def check_path(path: Path) -> None:
@@ -95,7 +100,7 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def listen(path: Path, backlog: int = 4096) -> socket.socket:
+def listen(path: Path, backlog: int = _BACKLOG) -> socket.socket:
     """A listening socket at `path`, mode 0600. Raises NodeFault, InvalidRequest."""
     with claim(path) as draft, ExitStack() as undo:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -104,6 +109,14 @@ def listen(path: Path, backlog: int = 4096) -> socket.socket:
         listening.listen(backlog)
         undo.pop_all()
     return listening
+
+
+async def serve(protocol: Callable[[], asyncio.BaseProtocol], listening: socket.socket) -> asyncio.Server:
+    """Accept at a socket that listens, and never remove its path: it may not be ours, and if so `release` does it.
+
+    That is `create_server`: from Python 3.13 on `create_unix_server` removes what it was given.
+    """
+    return await asyncio.get_running_loop().create_server(protocol, sock=listening, backlog=_BACKLOG)
 
 
 def release(path: Path, inode: int) -> None:
@@ -117,3 +130,12 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     """The process and the user at the other end when it connected (SO_PEERCRED)."""
     pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return pid, uid
+
+
+def trusted(connection: socket.socket) -> bool:
+    """Whether root, or whoever we are, is at the other end. Anybody else is logged."""
+    pid, uid = peer(connection)
+    if uid in (0, os.geteuid()):
+        return True
+    _log.warning("a peer that is not root was turned away", peer_uid=uid, peer_pid=pid)
+    return False

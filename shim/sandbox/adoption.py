@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
-from shim import log, stats
+from shim import log, stats, telemetry
 from shim.errors import ShimError
 from shim.oci import bundle
 from shim.process import pidfd
@@ -19,18 +20,21 @@ from shim.process.stdio import Descriptors
 from shim.sandbox import disks
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
+from shim.sandbox.occurrences import Adopted, LeftoverRemoved, about
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox, remove_own
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.state import Status
-from shim.sandbox.teardown import dismantle
+from shim.sandbox.teardown import remove_leftover
+from shim.telemetry import Leftover, Tally
 
 _log = log.get(__name__)
 
 
 async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
     """Go through the journals; a record that can be neither adopted nor removed is logged and kept."""
-    await asyncio.to_thread(_remove_forgotten, node)
+    for directory in await asyncio.to_thread(_remove_forgotten, node):
+        node.announce(LeftoverRemoved(what=os.fspath(directory)))
     for pod in (await asyncio.to_thread(node.pods.records)).values():
         sandboxes.restore(Sandbox.of(node, pod))
     records = (await asyncio.to_thread(node.journal.records)).values()
@@ -47,13 +51,17 @@ async def adopt_all(node: Node, sandboxes: Sandboxes) -> None:
     node.stdio.rendezvous.sweep()
 
 
-def _remove_forgotten(node: Node) -> None:
+def _remove_forgotten(node: Node) -> list[Path]:
     disks.sweep(node.config.storage.directory)
-    _remove_unspoken(node)
+    return _remove_unspoken(node)
 
 
-def _remove_unspoken(node: Node) -> None:
-    """Directories that no record speaks of: of ends that could not remove a file, as on a full or read-only disk."""
+def _remove_unspoken(node: Node) -> list[Path]:
+    """Directories that no record speaks of: of ends that could not remove a file, as on a full or read-only disk.
+
+    Returns those that were removed.
+    """
+    removed: list[Path] = []
     for kept, parent, remove in (
         (node.pods.keys(), "sandboxes", remove_own),
         (node.journal.keys(), "containers", bundle.remove),
@@ -62,13 +70,15 @@ def _remove_unspoken(node: Node) -> None:
             if directory.name not in kept:
                 _log.warning("removing what no record speaks of", path=os.fspath(directory))
                 remove(directory)
+                telemetry.count(Tally.LEFTOVER, Leftover.DIRECTORY)
+                removed.append(directory)
+    return removed
 
 
 async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> None:
     if not record.pid:
         # Create had not returned, so containerd knows of no such task.
-        _log.warning("removing an unfinished container", container=record.container)
-        await dismantle(node, record)
+        await _remove(node, record, "a container whose creation was not finished")
         return
     alive = record.exit is None and _lives(record)
     # containerd has removed the task, while no daemon ran or on a disk that let no record be removed. What still runs
@@ -79,7 +89,7 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     except ShimError:
         removed = True
     if removed and not (alive and record.own_bundle is not None):
-        await dismantle(node, record)
+        await _remove(node, record, "a container that containerd has removed")
         return
     container = Container(node, record, spec, sandboxes.home(record.namespace, record.sandbox).lock)
     container.init.pid = record.pid
@@ -104,7 +114,15 @@ async def _adopt(node: Node, sandboxes: Sandboxes, record: ContainerRecord) -> N
     container.supervise(node.reaper.adopt(record.pid, record.started))
     if alive and record.running and record.machine:
         container.finish_boot()
+    telemetry.count(Tally.ADOPTED, container.kind)
     _log.info("adopted", container=record.container, pid=record.pid, alive=alive)
+    node.announce(Adopted(**about(record), pid=record.pid, alive=alive))
+
+
+async def _remove(node: Node, record: ContainerRecord, what: str) -> None:
+    _log.warning("removing a leftover", container=record.container, what=what)
+    await remove_leftover(node, record)
+    node.announce(LeftoverRemoved(**about(record), what=what))
 
 
 def _lives(record: ContainerRecord) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from shim import log
 from shim.errors import WrongState
 from shim.network.checking.check import Report, check_at
+from shim.sandbox.occurrences import Checked, Occurrence, about
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
 
@@ -17,7 +19,9 @@ _log = log.get(__name__)
 class Checker:
     """Checks guests and counts: `passed` and `failed` are how many checks ended so since the daemon started."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[Occurrence], None]) -> None:
+        """`announce` is the node's."""
+        self._announce = announce
         self.passed = 0
         self.failed = 0
 
@@ -51,4 +55,6 @@ class Checker:
                     outcome=finding.outcome.value,
                     sentence=finding.sentence,
                 )
+        failures = tuple(finding.sentence for finding in report.findings if finding.failed)
+        self._announce(Checked(**about(guest.record), findings=len(report.findings), failures=failures))
         return report

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shim import log, oom, stats
+from shim import log, oom, stats, telemetry
 from shim.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -32,10 +32,9 @@ from shim.errors import (
 from shim.network.checking.check import Report
 from shim.network.kernel.tap import close_tap
 from shim.oci.engine import Engine
-from shim.oci.rewrite import Spec, container_name, namespace_path, pod_name
+from shim.oci.rewrite import Spec, container_name, is_sandbox, log_directory, namespace_path
 from shim.process.reaper import Exit
 from shim.process.relay import Overheard
-from shim.process.rest import at_rest, look
 from shim.process.stdio import Streams
 from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox import identifiers
@@ -46,16 +45,19 @@ from shim.sandbox.occurrences import (
     ExecAdded,
     ExecStarted,
     Exited,
+    Failed,
     OutOfMemory,
     Paused,
     Resumed,
     Started,
+    about,
 )
 from shim.sandbox.process import Process
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.state import Call, Status
 from shim.sandbox.stopping import Stopping
 from shim.sandbox.teardown import dismantle, restore_network
+from shim.telemetry import Phase
 
 _log = log.get(__name__)
 
@@ -70,8 +72,8 @@ class Container:
     def __init__(
         self, node: Node, record: ContainerRecord, spec: Spec, turn: asyncio.Lock, *, settle: float = 0.0
     ) -> None:
-        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor to die or to come to rest, 0
-        for an ordinary container."""
+        """`turn` is the pod's; `settle` is how long (seconds) a start waits for a monitor that dies at once, 0 for an
+        ordinary container."""
         self.node = node
         self.record = record
         self.init = Process(record.container, record.streams)
@@ -105,9 +107,21 @@ class Container:
         return container_name(self._spec)
 
     @property
+    def kind(self) -> str:
+        """What it is: `unikernel`, `pause`, or any other `container`."""
+        if self.record.unikernel:
+            return "unikernel"
+        return "pause" if is_sandbox(self._spec) else "container"
+
+    @property
     def pod_name(self) -> tuple[str, str]:
         """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
-        return pod_name(self._spec)
+        return self.record.pod
+
+    @property
+    def log_directory(self) -> str:
+        """Where the kubelet wants the logs of the pod's containers, as a pause container is told; else ""."""
+        return log_directory(self._spec)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -123,13 +137,10 @@ class Container:
     def _engine(self) -> Engine:
         return self.node.engine.within(self.record.namespace)
 
-    def common(self) -> dict[str, str]:
-        """What every occurrence says of the container."""
-        return {
-            "namespace": self.record.namespace,
-            "container": self.record.container,
-            "destination": self.record.destination,
-        }
+    def _notes(self) -> dict[str, str]:
+        record = self.record
+        ids = {"container": record.container, "sandbox": record.sandbox, "namespace": record.namespace}
+        return {**ids, "kind": self.kind}
 
     def process(self, exec_id: str) -> Process:
         """The init ("") or an exec. Raises NotFound."""
@@ -151,7 +162,7 @@ class Container:
         self.record.oom_kills = kills
         self._journal()
         _log.warning("out of memory", container=self.id, kills=kills)
-        self.node.announce(OutOfMemory(**self.common()))
+        self.node.announce(OutOfMemory(**about(self.record)))
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -166,6 +177,10 @@ class Container:
     async def _handle_init_exit(self, ended: Exit) -> None:
         if self.init.status in (Status.STOPPED, Status.DELETED):
             return  # a deletion that could not wait for this has handled it
+        with telemetry.phase(Phase.EXIT, **self._notes()):
+            await self._finish(ended)
+
+    async def _finish(self, ended: Exit) -> None:
         if self._memory is not None:
             self._memory.end()
         ended = self._stopping.seen_by_callers(ended)
@@ -178,7 +193,9 @@ class Container:
         self._journal()
         self.init.end(ended)
         _log.info("exited", container=self.id, pid=self.init.pid, status=ended.status, words=self.last_words())
-        self.node.announce(Exited(**self.common(), process=self.id, pid=self.init.pid, exit=ended))
+        self.node.announce(
+            Exited(**about(self.record), process=self.id, pid=self.init.pid, exit=ended, words=self.last_words())
+        )
 
     async def _tidy_up(self) -> None:
         """What follows the init's end, before anybody is told: eth0 must be whole again when a CNI plugin's DEL runs,
@@ -230,25 +247,32 @@ class Container:
             if self.init.status is Status.STOPPED:
                 raise self._not_running(exec_id)  # the runc shim's order: this before whether there is such an exec
             return await self._start_exec(self.process(exec_id))
-        async with self._turn:
-            self.init.require(Call.START)
-            self.record.running = True
-            self.node.journal.write(self.record.key, self.record)
-            before = look(self.init.pid) if self._settle else None
-            await self._engine.start(self.id)
+        with telemetry.phase(Phase.START, **self._notes()):
+            async with self._turn:
+                await self._start_init()
+            return self.init.pid
+
+    async def _start_init(self) -> None:
+        self.init.require(Call.START)
+        self.record.running = True
+        self.node.journal.write(self.record.key, self.record)
+        try:
+            with telemetry.phase(Phase.ENGINE_START, kind=self.kind):
+                await self._engine.start(self.id)
             if self.record.machine:
                 await self._boot()
-            if self._settle and self._exit is not None:
-                await at_rest(self.init.pid, before, self._exit, self._settle)
-                self._refuse_stillborn()
-            self.init.become(Status.RUNNING)
-            self.node.announce(Started(**self.common(), pid=self.init.pid))
-            return self.init.pid
+            await self._refuse_stillborn(self._settle)
+        except (ShimError, OSError) as error:
+            self.node.announce(Failed(**about(self.record), call="started", error=str(error)))
+            raise
+        self.init.become(Status.RUNNING)
+        self.node.announce(Started(**about(self.record), pid=self.init.pid))
 
     async def _boot(self) -> None:
         """Tell the monitor its machine. One that does not run it then is of no use to anybody, and is ended."""
         try:
-            await boot(self.node, self.record)
+            with telemetry.phase(Phase.BOOT):
+                await boot(self.node, self.record)
         except Unreachable:
             await self._end_unbooted(_HANGING_UP)
             raise
@@ -262,9 +286,7 @@ class Container:
         """End the monitor, and wait for that. Raises NodeFault with its last words where it ends by itself within
         `settle` seconds."""
         try:
-            if settle and self._exit is not None:
-                await asyncio.wait([self._exit], timeout=settle)
-                self._refuse_stillborn()
+            await self._refuse_stillborn(settle)
         finally:
             if self._exit is not None and not self._exit.done():
                 with contextlib.suppress(ProcessLookupError):
@@ -284,10 +306,15 @@ class Container:
             except (ShimError, OSError) as error:
                 _log.error("a start could not be finished", container=self.id, error=str(error))
 
-    def _refuse_stillborn(self) -> None:
-        """A monitor that cannot run its kernel says so and dies within milliseconds: that is this call's failure, and
-        its last words are the reason. A guest that ends, well or badly, has said nothing on the monitor's stderr."""
-        if self._exit is None or not self._exit.done() or not self._exit.result().status:
+    async def _refuse_stillborn(self, settle: float) -> None:
+        """A monitor that cannot run its kernel says so and dies within milliseconds, `settle` seconds at most: that is
+        this call's failure, and its last words are the reason. A guest that ends, well or badly, has said nothing on
+        the monitor's stderr."""
+        if not settle or self._exit is None:
+            return
+        with telemetry.phase(Phase.SETTLE):
+            await asyncio.wait([self._exit], timeout=settle)
+        if not self._exit.done() or not self._exit.result().status:
             return
         words = self.last_words()
         if words:
@@ -312,7 +339,7 @@ class Container:
                     raise
                 exit = self.node.reaper.watch(process.pid, early)
             process.become(Status.RUNNING)
-            self.node.announce(ExecStarted(**self.common(), process=process.name, pid=process.pid))
+            self.node.announce(ExecStarted(**about(self.record), process=process.name, pid=process.pid))
         self._background(self._exec_ended(process, exit))
         return process.pid
 
@@ -337,7 +364,7 @@ class Container:
         ended = await exit
         await self._close_streams(process)
         process.end(ended)
-        self.node.announce(Exited(**self.common(), process=process.name, pid=process.pid, exit=ended))
+        self.node.announce(Exited(**about(self.record), process=process.name, pid=process.pid, exit=ended))
 
     async def exec(self, exec_id: str, streams: Streams, spec: bytes) -> None:
         """Describe another process; `spec` is an OCI process as JSON. `start` runs it.
@@ -361,7 +388,7 @@ class Container:
         process["terminal"] = streams.terminal
         self._exec_specs[exec_id] = msgspec.json.encode(process)
         self.execs[exec_id] = Process(exec_id, streams)
-        self.node.announce(ExecAdded(**self.common(), process=exec_id))
+        self.node.announce(ExecAdded(**about(self.record), process=exec_id))
 
     async def kill(self, exec_id: str, signum: int, everyone: bool) -> None:
         """Signal a process, or all of the container's. Raises NotFound once it has finished."""
@@ -411,7 +438,7 @@ class Container:
 
     def _paused(self) -> None:
         self.init.become(Status.PAUSED)
-        self.node.announce(Paused(**self.common()))
+        self.node.announce(Paused(**about(self.record)))
 
     async def resume(self) -> None:
         """Thaw them."""
@@ -419,7 +446,7 @@ class Container:
             self.init.require(Call.RESUME)
             await self._engine.resume(self.id)
             self.init.become(Status.RUNNING)
-            self.node.announce(Resumed(**self.common()))
+            self.node.announce(Resumed(**about(self.record)))
 
     async def update(self, resources: bytes) -> None:
         """Change limits; `resources` is an OCI LinuxResources object as JSON."""
@@ -446,7 +473,7 @@ class Container:
                 self.node.stdio.forget(process.streams)
                 return process
             await self._remove()
-            self.node.announce(Deleted(**self.common(), pid=self.init.pid, exit=self.init.exit))
+            self.node.announce(Deleted(**about(self.record), pid=self.init.pid, exit=self.init.exit))
             return process
 
     async def _remove(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim import log, oom
+from shim import log, oom, telemetry
 from shim.errors import ShimError
 from shim.oci import bundle, rewrite
 from shim.oci.engine import uses_systemd
@@ -21,11 +21,12 @@ from shim.process.terminal import ConsoleSocket, relay
 from shim.sandbox.container import Container, console_path
 from shim.sandbox.disks import root_of
 from shim.sandbox.node import Node
-from shim.sandbox.occurrences import Created
+from shim.sandbox.occurrences import Created, Failed, about
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.teardown import dismantle
 from shim.sandbox.unikernel import prepare
+from shim.telemetry import Phase
 from shim.threads import in_thread
 
 _log = log.get(__name__)
@@ -46,10 +47,18 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
 
     Raises ImageFault, InvalidRequest, NetworkFault, NodeFault, WrongState, or Unexpected with the engine's words.
     """
+    with telemetry.phase(Phase.CREATE, container=order.id, sandbox=sandbox.id, namespace=sandbox.namespace) as span:
+        container = await _create(node, sandbox, order, spec)
+        span.note(kind=container.kind)
+    return container
+
+
+async def _create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec) -> Container:
     record = ContainerRecord(
         namespace=sandbox.namespace,
         container=order.id,
         sandbox=sandbox.id,
+        pod=rewrite.pod_name(spec),
         bundle=order.bundle,
         destination=order.destination or sandbox.destination,
         streams=order.streams,
@@ -63,8 +72,10 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
     creating: _Creation | None = None
     try:
         if order.rootfs:
-            await in_thread(_mount, order.rootfs, root)
-        image = await asyncio.to_thread(_recognise, spec, root)
+            with telemetry.phase(Phase.MOUNT):
+                await in_thread(_mount, order.rootfs, root)
+        with telemetry.phase(Phase.RECOGNISE):
+            image = await asyncio.to_thread(_recognise, spec, root)
         creating = _Creation(node, sandbox, record, spec, order.rootfs)
         container = await creating.run(image)
     except BaseException as error:
@@ -77,12 +88,12 @@ async def create(node: Node, sandbox: Sandbox, order: Order, spec: rewrite.Spec)
         except ShimError as cleanup:
             error.add_note(f"and cleaning up failed: {cleanup}")
             _log.error("cleanup after a failed create", container=order.id, error=str(cleanup))
+        why = str(error) or "it was called off"  # a cancellation has no words
+        node.announce(Failed(**about(record), call="created", error=why))
         raise
     node.announce(
         Created(
-            namespace=record.namespace,
-            container=record.container,
-            destination=record.destination,
+            **about(record),
             pid=container.init.pid,
             bundle=str(order.bundle),
             rootfs=order.rootfs,
@@ -144,7 +155,8 @@ class _Creation:
             await in_thread(bundle.write_spec, record.own_bundle, spec)
         record.engine = True
         node.journal.write(record.key, record)
-        await self._engine_create(self._container, spec)
+        with telemetry.phase(Phase.ENGINE_CREATE, kind=self._container.kind):
+            await self._engine_create(self._container, spec)
         return self._container
 
     async def _engine_create(self, container: Container, spec: rewrite.Spec) -> None:

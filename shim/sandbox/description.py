@@ -1,13 +1,12 @@
-"""A sandbox for people and their programs, as one JSON object. docs/operations.md says what its keys mean."""
+"""A sandbox for people and their programs, as one JSON object. docs/commands.md says what its keys mean."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from shim.clock import rfc3339
 from shim.sandbox.container import Container
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
@@ -22,18 +21,11 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "pod": {"namespace": namespace, "name": name},
         "sandboxer": _sandboxer(sandbox),
         "netns": netns_of(sandbox),
-        "created_at": time(sandbox.created_at),
-        "stopped_at": time(sandbox.exit.at) if sandbox.exit else None,
+        "created_at": rfc3339(sandbox.created_at),
+        "stopped_at": rfc3339(sandbox.exit.at) if sandbox.exit else None,
         "containers": [_container(container) for container in sandbox.containers.values()],
         "unikernel": _unikernel(sandbox.unikernel) if sandbox.unikernel else None,
     }
-
-
-def time(nanoseconds: int) -> str | None:
-    """RFC 3339 in UTC, to the millisecond; None for 0, which stands for "not yet"."""
-    if not nanoseconds:
-        return None
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _sandboxer(sandbox: Sandbox) -> str:
@@ -62,7 +54,7 @@ def _container(container: Container) -> dict[str, Any]:
         "status": container.init.status.value,
         "pid": container.init.pid,
         "bundle": str(container.record.bundle),
-        "exit": {"status": exit.status, "at": time(exit.at)} if ended else None,
+        "exit": {"status": exit.status, "at": rfc3339(exit.at)} if ended else None,
     }
 
 
@@ -70,7 +62,8 @@ def _unikernel(container: Container) -> dict[str, Any]:
     plumbing, command = container.record.plumbing, container.command
     return {
         "container": container.id,
-        "monitor": Path(command[0]).name if command else "",
+        "guest": container.record.guest,
+        "monitor": container.record.monitor,
         "command": list(command),
         "words": container.last_words(),
         "nics": [msgspec.to_builtins(nic) for nic in plumbing.plan.nics] if plumbing else [],
@@ -85,7 +78,7 @@ def _check(container: Container) -> dict[str, Any] | None:
     if report is None:
         return None
     return {
-        "at": time(report.at),
+        "at": rfc3339(report.at),
         "took": round(report.took, 6),
         "failed": report.failed,
         "findings": [{**msgspec.to_builtins(finding), "failed": finding.failed} for finding in report.findings],

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import InvalidRequest, NodeFault
 from shim.guests.base import Dns, Guest, Volume
 from shim.monitors.base import Disk, SharedDirectory
@@ -43,6 +43,7 @@ from shim.sandbox.volumes import (
 from shim.storage import formats
 from shim.storage.images import Image, Images
 from shim.storage.source import Source
+from shim.telemetry import Leftover, Tally
 from shim.threads import in_thread, to_its_end
 
 _log = log.get(__name__)
@@ -78,6 +79,7 @@ def sweep(directory: Path) -> None:
         if former != now:
             _log.info("removing disks from before the machine's restart", path=os.fspath(former))
             shutil.rmtree(former, ignore_errors=True)
+            telemetry.count(Tally.LEFTOVER, Leftover.DISK)
 
 
 def remove(directory: Path) -> None:

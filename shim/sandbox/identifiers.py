@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from shim.errors import InvalidRequest
 
 # containerd's identifiers package: alphanumeric, with single separators inside, 76 bytes at most.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
 _LIMIT = 76
+#: Characters of an id that people are shown.
+SHOWN: Final = 12
 
 
 def check(value: str, what: str) -> str:

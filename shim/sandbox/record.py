@@ -33,6 +33,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """The pod's cgroup, as a path or as a systemd slice's name; "" where it has none of its own."""
     bundle: str = ""
     """What containerd made for the sandbox's shim; "" where it runs none."""
+    log_directory: str = ""
+    """Where the kubelet wants the logs of its containers, "" where nobody said."""
     destination: str = ""
     """Where the events of its containers go; "" for the configured containerd."""
 
@@ -72,6 +74,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     container: str
     sandbox: str
     bundle: Path
+    pod: tuple[str, str] = ("", "")
+    """Kubernetes' namespace and the pod's name in it, "" outside Kubernetes."""
     destination: str = ""
     streams: Streams = Streams()
     rootfs: Path | None = None
@@ -86,6 +90,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     unikernel: bool = False
     monitor: str = ""
     """Which monitor a unikernel's is."""
+    guest: str = ""
+    """Which family a unikernel is of."""
     powerdown: float = 0.0
     """Seconds its guest is given to power down when asked; 0 where its monitor cannot ask."""
     machine: bytes = b""

@@ -7,9 +7,10 @@ missed was containerd's own call, whose answer it has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from shim.sandbox.container import Container
-from shim.sandbox.occurrences import ExecStarted, Exited, Occurrence, Paused, Started
+from shim.sandbox.occurrences import ExecStarted, Exited, Occurrence, Paused, Started, about
 from shim.sandbox.process import Process
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
@@ -27,7 +28,7 @@ def present(sandboxes: Iterable[Sandbox], destination: str, default: str) -> Ite
 
 
 def _present(container: Container) -> Iterator[Occurrence]:
-    common, init = container.common(), container.init
+    common, init = about(container.record), container.init
     if init.status in _BEGUN:
         yield Started(**common, pid=init.pid)
     if init.status is Status.PAUSED:
@@ -39,6 +40,6 @@ def _present(container: Container) -> Iterator[Occurrence]:
     yield from _ended(common, init)
 
 
-def _ended(common: dict[str, str], process: Process) -> Iterator[Occurrence]:
+def _ended(common: dict[str, Any], process: Process) -> Iterator[Occurrence]:
     if process.status is Status.STOPPED:
         yield Exited(**common, process=process.name, pid=process.pid, exit=process.exit)

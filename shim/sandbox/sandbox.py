@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from shim import log
 from shim.errors import Bug, ShimError, WrongState
@@ -15,6 +16,7 @@ from shim.process.reaper import Exit
 from shim.sandbox import files, namespaces
 from shim.sandbox.container import Container
 from shim.sandbox.node import Node
+from shim.sandbox.occurrences import SandboxRemoved, SandboxStarted, SandboxStopped
 from shim.sandbox.record import Pod, SandboxRecord
 from shim.sandbox.state import SandboxCall, SandboxStatus, Status, require_sandbox, sandbox_may_become
 
@@ -32,6 +34,8 @@ class Sandbox:
         self.created_at = time.time_ns()
         self.status = SandboxStatus.READY if pod is None else SandboxStatus.CREATED
         self.containers: dict[str, Container] = {}
+        #: What the pod calls the containers that it has, or had.
+        self.names: set[str] = set()
         #: Creations of containers under way, or waiting for their turn.
         self.arriving: set[asyncio.Task[Container]] = set()
         #: The pod's turn: whoever changes the pod or anything in it holds it. Other pods have their own.
@@ -69,6 +73,22 @@ class Sandbox:
             return self.pod.destination
         pause = self.containers.get(self.id)
         return pause.record.destination if pause is not None else ""
+
+    @property
+    def log_directory(self) -> str:
+        """Where the kubelet wants the logs of its containers, "" where nobody said."""
+        if self.pod is not None:
+            return self.pod.log_directory
+        pause = self.containers.get(self.id)
+        return pause.log_directory if pause is not None else ""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it runs any more."""
+        if not self.implied:
+            return self.exit is not None
+        over = all(held.init.status in (Status.STOPPED, Status.DELETED) for held in self.containers.values())
+        return over and not self.arriving
 
     @property
     def unikernel(self) -> Container | None:
@@ -160,6 +180,10 @@ class Sandbox:
         _log.debug("sandbox", sandbox=self.id, was=self.status.value, now=status.value)
         self.status = status
 
+    def about(self) -> dict[str, Any]:
+        """What every occurrence says of it."""
+        return {"namespace": self.namespace, "sandbox": self.id, "pod": self.pod_name}
+
     def start(self) -> None:
         """Say that the sandbox runs. Raises AlreadyExists when it does, WrongState when it has ended, NodeFault."""
         self.require(SandboxCall.START)
@@ -169,6 +193,7 @@ class Sandbox:
         except ShimError:
             self.status = SandboxStatus.CREATED  # nobody has seen it otherwise: there was no await
             raise
+        self.node.announce(SandboxStarted(**self.about()))
 
     async def stop(self, grace: float = 0.0) -> None:
         """End what runs and give the network back; containers stay until they are deleted. Harmless when repeated.
@@ -200,6 +225,8 @@ class Sandbox:
             self._become(SandboxStatus.STOPPED)
             self._note_if_possible()
             self.ended.set()
+            if not self.implied:
+                self.node.announce(SandboxStopped(**self.about()))
 
     def _note_if_possible(self) -> None:
         """An end must not wait for a disk: a daemon that finds the older record finishes the same work."""
@@ -224,6 +251,8 @@ class Sandbox:
         if failure is not None:
             raise failure
         self.node.pods.forget(f"{self.namespace}@{self.id}")
+        if not self.implied:
+            self.node.announce(SandboxRemoved(**self.about()))
 
 
 def remove_own(directory: Path) -> None:

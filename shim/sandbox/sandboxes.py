@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import AlreadyExists, NotFound, ShimError, WrongState
 from shim.oci import bundle, rewrite
 from shim.oci.rootfs import unmount_all
+from shim.process import pidfd
 from shim.sandbox import creation, identifiers
 from shim.sandbox.container import Container
 from shim.sandbox.creation import Order
 from shim.sandbox.node import Node
+from shim.sandbox.occurrences import SandboxCreated
 from shim.sandbox.process import Process
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import SandboxCall
+from shim.telemetry import Tally
 
 _log = log.get(__name__)
 
@@ -66,6 +69,7 @@ class Sandboxes:
         sandbox = Sandbox(self.node, namespace, id, pod)
         sandbox.note()
         self._sandboxes[namespace, id] = sandbox
+        self.node.announce(SandboxCreated(**sandbox.about()))
         return sandbox
 
     def restore(self, sandbox: Sandbox) -> None:
@@ -125,6 +129,10 @@ class Sandboxes:
                 container = await creation.create(self.node, sandbox, order, spec)
                 sandbox.containers[order.id] = container
                 self._containers[namespace, order.id] = container
+            if container.name in sandbox.names:
+                telemetry.count(Tally.RESTARTED, container.kind)
+            elif container.name:
+                sandbox.names.add(container.name)
             return container
         finally:
             sandbox.arriving.discard(creation_of_this)
@@ -152,7 +160,11 @@ class Sandboxes:
         """Take in a container that a former daemon created."""
         record = container.record
         sandbox = self.home(record.namespace, record.sandbox)
+        if sandbox.implied:
+            sandbox.created_at = min(sandbox.created_at, pidfd.since_epoch(record.started))
         sandbox.containers[record.container] = container
+        if container.name:
+            sandbox.names.add(container.name)
         if record.unikernel:
             sandbox.claim(record.container)
         self._containers[record.namespace, record.container] = container

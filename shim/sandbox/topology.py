@@ -8,7 +8,7 @@ from shim.errors import WrongState
 from shim.network.kernel.namespace import NamespaceGone, open_namespace
 from shim.network.topology.assembling import Subject, survey
 from shim.network.topology.chains import Holder
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Pod, Topology
 from shim.sandbox.container import Container
 from shim.sandbox.description import netns_of
 from shim.sandbox.sandbox import Sandbox
@@ -37,8 +37,9 @@ async def topology_of(sandbox: Sandbox) -> Topology:
 
 def _subject(sandbox: Sandbox, guest: Container | None) -> Subject:
     namespace, name = sandbox.pod_name
+    pod = Pod(namespace=namespace, name=name)
     plumbing = guest.record.plumbing if guest is not None else None
     if guest is None or plumbing is None:
-        return Subject(sandbox=sandbox.id, namespace=namespace, name=name)
+        return Subject(sandbox=sandbox.id, pod=pod)
     holder = Holder(monitor=guest.record.monitor, pid=guest.init.pid or 0, dns=plumbing.dns.servers)
-    return Subject(sandbox=sandbox.id, namespace=namespace, name=name, plan=plumbing.plan, holder=holder)
+    return Subject(sandbox=sandbox.id, pod=pod, plan=plumbing.plan, holder=holder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from shim import log
+from shim import log, telemetry
 from shim.errors import ImageFault, NetworkFault
 from shim.guests import linux
 from shim.guests.base import GuestSpec, check_versions
@@ -23,6 +23,7 @@ from shim.network.view import GuestInterface
 from shim.oci import bundle, rewrite
 from shim.oci.annotations import Assignment
 from shim.oci.image import Unikernel
+from shim.sandbox import occurrences
 from shim.sandbox.booting import booted
 from shim.sandbox.disks import Provided, provide
 from shim.sandbox.nics import match
@@ -31,6 +32,7 @@ from shim.sandbox.record import ContainerRecord, PodPlan
 from shim.sandbox.resources import guest_cpus, guest_memory
 from shim.sandbox.stopping import patience
 from shim.sandbox.volumes import RootFileSystem
+from shim.telemetry import Phase
 from shim.threads import in_thread
 
 _log = log.get(__name__)
@@ -83,36 +85,53 @@ async def plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: st
             )
         return Plumbed()
     by_name, sent = await monitor.attaches_by_name(), booted(monitor)
+    tap = TapOptions(
+        vnet_hdr=monitor.vnet_hdr,
+        by_name=by_name,
+        persistent=by_name or sent,
+        owner=record.user if by_name else None,
+    )
+    with telemetry.phase(Phase.PLUMB):
+        plumbed = await _plumb(node, record, image, netns, tap)
+    if sent:
+        # Whoever boots the guest opens them by name: that may be another daemon.
+        close_all(plumbed.taps)
+        return msgspec.structs.replace(plumbed, taps=())
+    return plumbed
+
+
+async def _plumb(node: Node, record: ContainerRecord, image: Unikernel, netns: str, tap: TapOptions) -> Plumbed:
     begun = time.monotonic()
     async with await PodNetwork.open(Path(netns)) as network:
-        layout = await network.layout()
+        with telemetry.phase(Phase.LAYOUT):
+            layout = await network.layout()
         nics = _match(image, candidates(layout))
         if not nics:
             return _without(image)
-        plan = make_plan(
-            layout,
-            seed=record.sandbox,
-            dataplane=image.dataplane or node.config.network.dataplane,
-            tap=TapOptions(
-                vnet_hdr=monitor.vnet_hdr,
-                by_name=by_name,
-                persistent=by_name or sent,
-                owner=record.user if by_name else None,
-            ),
-            interfaces=tuple(nic.interface for nic in nics),
-        )
+        with telemetry.phase(Phase.PLAN):
+            plan = make_plan(
+                layout,
+                seed=record.sandbox,
+                dataplane=image.dataplane or node.config.network.dataplane,
+                tap=tap,
+                interfaces=tuple(nic.interface for nic in nics),
+            )
         notes = (*plan.notes, *(check_versions(node.guests[image.guest], interface) for interface in plan.guest))
         for note in filter(None, notes):
             _log.warning("the guest will not have all the pod has", container=record.container, note=note)
         record.plumbing = PodPlan(netns=netns, plan=plan)
         node.journal.write(record.key, record)
-        taps = tuple(await network.apply(plan))
-        if sent:
-            # Whoever boots the guest opens them by name: that may be another daemon.
-            close_all(taps)
-            taps = ()
+        with telemetry.phase(Phase.APPLY):
+            taps = tuple(await network.apply(plan))
         # Whatever is journalled next carries it there.
         record.plumbing = PodPlan(netns=netns, plan=plan, took=time.monotonic() - begun)
+    node.announce(
+        occurrences.Plumbed(
+            **occurrences.about(record),
+            interfaces=tuple(f"{nic.name} {nic.address or nic.address6}".rstrip() for nic in plan.nics),
+            took=record.plumbing.took,
+        )
+    )
     return Plumbed(
         interfaces=plan.guest,
         devices=tuple(nic.device for nic in nics),
@@ -158,7 +177,8 @@ async def prepare(
         cpus=guest_cpus(rewrite.cpus(spec), monitor.cpus),
     )
     # Before the network: what may take long, or be refused, must not cost the pod its address meanwhile.
-    storage = await provide(node, record, spec, image, root)
+    with telemetry.phase(Phase.STORAGE):
+        storage = await provide(node, record, spec, image, root)
     network = await plumb(node, record, image, netns, monitor)
     if record.plumbing is not None:
         record.plumbing = msgspec.structs.replace(record.plumbing, dns=storage.dns)
@@ -167,15 +187,16 @@ async def prepare(
         vhost = await monitor.open_vhost(len(network.interfaces))
         descriptors += vhost
         own = node.container_dir(record.namespace, record.container)
-        record.monitor = monitor.name
+        record.monitor, record.guest = monitor.name, image.guest
         record.powerdown = patience(monitor.powerdown, rewrite.termination_grace(spec))
         control = None
         if record.powerdown or booted(monitor):
             control = _FIRST_FD + len(descriptors)
             descriptors += (listen(own),)
-        launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
-        record.machine = launch.machine
-        rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
+        with telemetry.phase(Phase.CONFIGURE):
+            launch = await _launch(node, spec, image, network, storage, size, vhost=bool(vhost), control=control)
+            record.machine = launch.machine
+            rewritten = await in_thread(_bundle, own, spec, launch, storage, netns or "")
     except BaseException:
         close_all(descriptors)
         raise

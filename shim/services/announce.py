@@ -66,8 +66,10 @@ _TRANSLATIONS: dict[type[happened.Occurrence], tuple[str, Callable[..., Message]
 }
 
 
-def event(occurrence: happened.Occurrence) -> Event:
-    """The event that tells containerd of `occurrence`."""
+def event(occurrence: happened.Occurrence) -> Event | None:
+    """The event that tells containerd of `occurrence`; None for what it is not told."""
+    if type(occurrence) not in _TRANSLATIONS:
+        return None
     topic, translate = _TRANSLATIONS[type(occurrence)]
     message = translate(occurrence)
     return Event(
@@ -79,9 +81,11 @@ def event(occurrence: happened.Occurrence) -> Event:
 
 
 def announcer(publisher: Publisher, default: str) -> Callable[[happened.Occurrence], None]:
-    """What a node announces with: to the containerd that started the container, else to `default`."""
+    """What tells the containerd that started the container, else `default`."""
 
     def announce(occurrence: happened.Occurrence) -> None:
-        publisher.publish(occurrence.destination or default, event(occurrence))
+        made = event(occurrence)
+        if made is not None:
+            publisher.publish(occurrence.destination or default, made)
 
     return announce

@@ -22,7 +22,7 @@ from shim.errors import InvalidRequest, NodeFault, ShimError
 from shim.rpc.service import Call
 from shim.sandbox import identifiers
 from shim.sandbox.sandboxes import Sandboxes
-from shim.sandbox.teardown import dismantle
+from shim.sandbox.teardown import remove_leftover
 from shim.services.destinations import Destinations
 from shim.services.versions import Versions
 from shim.services.versions import parse as parse_version
@@ -111,6 +111,7 @@ class BootstrapService:
         environment = dict(entry.partition("=")[::2] for entry in request.environment)
         try:
             flags = parse(list(request.argv))
+            call.span.note(container=flags.id, action=flags.action)
             output = await self._answer(flags, environment, request)
         except ShimError as error:
             _log.warning("courier refused", argv=list(request.argv), error=str(error))
@@ -168,7 +169,7 @@ class BootstrapService:
             )
         record = self._sandboxes.node.journal.records().get(f"{namespace}@{container}")
         if record is not None:
-            await dismantle(self._sandboxes.node, record)
+            await remove_leftover(self._sandboxes.node, record)
         if bundle:
             await self._sandboxes.unmount(Path(bundle))
         return task_v2_pb2.DeleteResponse(exit_status=_KILLED, exited_at=timestamp(time.time_ns()))

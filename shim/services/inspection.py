@@ -1,5 +1,4 @@
-"""What an operator may ask: which pods there are, all that is known of one, its network, and whether its guest is
-reached."""
+"""What an operator may ask: which pods there are, all of one, its network, what happens, and a guest's own words."""
 
 from __future__ import annotations
 
@@ -7,13 +6,17 @@ from typing import Any
 
 import msgspec
 
-from shim.rpc.service import Call
+from shim import __version__
+from shim.rpc.service import Call, Stream
 from shim.sandbox.checks import Checker
+from shim.sandbox.chronicle import Chronicle
 from shim.sandbox.description import describe
 from shim.sandbox.lookup import find
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.sandboxes import Sandboxes
 from shim.sandbox.topology import topology_of
+from shim.services.consoles import console
+from shim.services.following import event, follow
 from shim.services.wellknown import timestamp
 from shim.wire import inspection_pb2 as pb
 
@@ -21,13 +24,53 @@ from shim.wire import inspection_pb2 as pb
 class InspectionService:
     """Messages in, messages out. It sees every containerd namespace."""
 
-    def __init__(self, sandboxes: Sandboxes, checker: Checker) -> None:
+    def __init__(self, sandboxes: Sandboxes, checker: Checker, chronicle: Chronicle) -> None:
         self._sandboxes = sandboxes
         self._checker = checker
+        self._chronicle = chronicle
+
+    async def about(self, request: Any, call: Call) -> Any:
+        """Which daemon this is."""
+        return pb.AboutResponse(version=__version__)
 
     async def list(self, request: Any, call: Call) -> Any:
         """Every sandbox, oldest first."""
         return pb.ListResponse(sandboxes=[_entry(sandbox) for sandbox in self._sandboxes.all()])
+
+    async def events(self, request: Any, stream: Stream, call: Call) -> None:
+        """What has happened, and what happens."""
+        if request.follow:
+            await follow(self._chronicle, request.pod, stream)
+            return
+        for line in self._chronicle.recent():
+            if line.concerns(request.pod):
+                await stream.send(event(line))
+
+    async def logs(self, request: Any, call: Call) -> Any:
+        """Where what its containers write is kept."""
+        sandbox = find(self._sandboxes.all(), request.pod)
+        namespace, name = sandbox.pod_name
+        return pb.LogsResponse(
+            id=sandbox.id,
+            pod_namespace=namespace,
+            pod_name=name,
+            directory=sandbox.log_directory,
+            containers=[
+                pb.LoggedContainer(
+                    id=container.id,
+                    name=container.name,
+                    unikernel=container.record.unikernel,
+                    terminal=container.record.streams.terminal,
+                    stdout=container.record.streams.stdout,
+                    words=container.last_words(),
+                )
+                for container in sandbox.containers.values()
+            ],
+        )
+
+    async def console(self, stream: Stream, call: Call) -> None:
+        """One who attaches to a terminal, from its first message to its end."""
+        await console(self._sandboxes.all(), stream)
 
     async def inspect(self, request: Any, call: Call) -> Any:
         """All that is known of one."""
@@ -79,4 +122,9 @@ def _entry(sandbox: Sandbox) -> pb.SandboxEntry:
         unikernel=guest.id if guest is not None else "",
         status=guest.init.status.value if guest is not None else "",
         addresses=addresses,
+        state=sandbox.status.value,
+        ended=sandbox.over,
+        guest=guest.record.guest if guest is not None else "",
+        monitor=guest.record.monitor if guest is not None else "",
+        created_at=timestamp(sandbox.created_at),
     )

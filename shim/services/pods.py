@@ -64,6 +64,7 @@ def pod_of(request: Any, *, bundle: str = "", destination: str = "") -> Pod:
         cgroup_parent=options.linux.cgroup_parent,
         bundle=bundle,
         destination=destination,
+        log_directory=options.log_directory,
     )
     sysctls.check(pod)
     return pod
@@ -78,6 +79,7 @@ class Pods:
 
     def sandbox(self, request: Any, call: Call) -> Sandbox:
         """The sandbox that is meant."""
+        _note(request, call)
         return self._sandboxes.sandbox(call.namespace, request.sandbox_id)
 
     async def create(self, request: Any, call: Call, *, bundle: str = "") -> Sandbox:
@@ -86,6 +88,7 @@ class Pods:
         `bundle` is the directory that containerd made for the sandbox's shim. Raises AlreadyExists, InvalidRequest,
         Unsupported, and NetworkFault where sysctls are asked for and there is no such namespace.
         """
+        _note(request, call)
         if request.rootfs:
             raise Unsupported("a sandbox has no root file system of its own here", subject=request.sandbox_id)
         destination = self._destinations.of(call.namespace, request.sandbox_id)
@@ -108,6 +111,7 @@ class Pods:
 
     async def stop(self, request: Any, call: Call) -> None:
         """End what runs and give the network back, before containerd runs the CNI plugin's DEL."""
+        _note(request, call)
         await self._sandboxes.stop(call.namespace, request.sandbox_id, request.timeout_secs or GRACE)
 
     async def wait(self, request: Any, call: Call) -> dict[str, Any]:
@@ -133,6 +137,7 @@ class Pods:
 
     async def shutdown(self, request: Any, call: Call) -> None:
         """Remove the sandbox and every trace of it."""
+        _note(request, call)
         await self._sandboxes.remove(call.namespace, request.sandbox_id)
         self._destinations.forget(call.namespace, request.sandbox_id)
 
@@ -145,6 +150,10 @@ class Pods:
         return types_pb2.Metric(
             timestamp=timestamp(time.time_ns()), id=request.sandbox_id, data=packed(metrics.message(usage))
         )
+
+
+def _note(request: Any, call: Call) -> None:
+    call.span.note(sandbox=request.sandbox_id)
 
 
 def _usage(parent: str) -> stats.CgroupStats:

@@ -56,10 +56,12 @@ class TaskService:
         self._destinations = destinations
 
     def _container(self, request: Any, call: Call) -> Container:
+        call.span.note(container=request.id)
         return self._sandboxes.container(call.namespace, request.id)
 
     async def create(self, request: Any, call: Call) -> Any:
         """Create a container, its init blocked."""
+        call.span.note(container=request.id)
         if request.checkpoint:
             raise InvalidRequest("restoring from a checkpoint is not possible", subject=request.id)
         if not Path(request.bundle).is_absolute():
@@ -118,6 +120,7 @@ class TaskService:
 
     async def delete(self, request: Any, call: Call) -> Any:
         """Remove what has ended."""
+        call.span.note(container=request.id)
         process = await self._sandboxes.delete(call.namespace, request.id, request.exec_id)
         if not request.exec_id:
             self._destinations.forget(call.namespace, request.id)

@@ -22,8 +22,10 @@ from pathlib import Path
 
 import msgspec
 
+from shim import telemetry
 from shim.errors import NodeFault
 from shim.storage.copies import extents
+from shim.telemetry import Leftover, Tally
 
 # An image that was asked for so lately is not removed: its monitor may not have opened it yet. Seconds.
 _GRACE = 600.0
@@ -190,7 +192,10 @@ class Cache:
                 key = each.name.removesuffix(".lock")
                 descriptor = self.claim(key, wait=False)
                 if descriptor is not None:
+                    half_made = (self._building / key).is_dir()
                     self.release(key, descriptor)
+                    if half_made:
+                        telemetry.count(Tally.LEFTOVER, Leftover.IMAGE)
             for note in list(self._keys.iterdir()):
                 with self._guard(fcntl.LOCK_EX):
                     if self._known(note) is None:

@@ -16,16 +16,21 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
+import tomli_w
 
 from tests.integration import images, paths
 from tests.integration.cri import Client
 from tests.integration.node import Node, mounts
 from tests.integration.process import Server
 
+#: What users register the runtime with; the tests' handlers are made from it.
+CONTRIB = paths.ROOT / "contrib" / "containerd"
 #: The cache's directory per line of versions.
 LINES = ("1.6", "1.7", "2")
 LAYOUTS = {"subnet": "", "routed": "-routed"}
@@ -48,12 +53,16 @@ class Containerd(Server):
         *,
         config: Path | None = None,
         name: str = "containerd",
+        collector: str = "",
+        env: Mapping[str, str] | None = None,
         level: str = "debug",
-        handlers: Mapping[str, str] | None = None,
+        handlers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """`config` is the daemon's configuration, for the couriers that this containerd will run; `level` is the log's;
-        `handlers` are further runtime handlers' settings as TOML, by name."""
+        """`config` is the daemon's configuration, for the couriers that this containerd will run; `collector` where its
+        traces go, an OTLP endpoint; `env` goes into its environment; `level` is the log's; `handlers` are further
+        runtime handlers' settings by name."""
         self.line = line
+        self._collector = collector
         self.bin = paths.cached(f"containerd-{line}", "usr", "bin")
         versions = (paths.cached(f"containerd-{line}") / "VERSIONS").read_text().split()
         self.version = versions[versions.index("containerd") + 1].partition("+")[0].partition("~")[0]
@@ -64,11 +73,15 @@ class Containerd(Server):
         self._level = level
         file.write_text(self._config(node, socket, handlers or {}))
         env = {
+            **(env or {}),
             "PATH": f"{self.bin}:{paths.BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "UNIKERNEL_SHIM_CONFIG": str(config or node.base / "daemon.toml"),
-            # Otherwise each start asks the machine's metadata and tracing services.
-            "OTEL_SDK_DISABLED": "true",
         }
+        if collector:
+            env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        else:
+            # Otherwise each start asks the machine's metadata and tracing services.
+            env["OTEL_SDK_DISABLED"] = "true"
         super().__init__(node, name, [str(self.bin / "containerd"), "--config", str(file)], socket, env)
         self.cri = Client(socket, node.base / "logs", cgroup_parent=node.cgroup_parent)
 
@@ -127,39 +140,34 @@ class Containerd(Server):
             return False
         return all(condition.status for condition in conditions if condition.type in ("RuntimeReady", "NetworkReady"))
 
-    def _config(self, node: Node, socket: Path, more: Mapping[str, str]) -> str:
+    def _config(self, node: Node, socket: Path, more: Mapping[str, Mapping[str, Any]]) -> str:
         v3 = self.line == "2"
         runtime = "io.containerd.cri.v1.runtime" if v3 else "io.containerd.grpc.v1.cri"
         # runc works in every cgroup layout, and crun not (FACTS); the engine under test is the daemon's choice.
-        handlers = {
-            "runc": 'runtime_type = "io.containerd.runc.v2"',
-            "unikernel-podsandbox": 'runtime_type = "io.containerd.unikernel.v2"',
+        handlers: dict[str, Mapping[str, Any]] = {
+            "runc": {"runtime_type": "io.containerd.runc.v2"},
+            **registered(self.line),
             **more,
         }
-        if v3:
-            handlers["unikernel"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "unikernel"'
-            handlers["unikernel-shim"] = 'runtime_type = "io.containerd.unikernel.v2"\nsandboxer = "shim"'
-            for name in ("unikernel", "unikernel-shim"):
-                handlers[f"{name}-streaming"] = f'{handlers[name]}\nio_type = "streaming"'
-        tables = [
-            f"""
-[plugins."{runtime}".containerd.runtimes.{name}{suffix}]
-{settings}
-pod_annotations = ["io.unikernel.*", "com.urunc.unikernel.*"]
-container_annotations = ["io.unikernel.*", "com.urunc.unikernel.*", "io.kubernetes.pod.terminationGracePeriod"]
-cni_conf_dir = "{node.cni_conf(layout)}"
-"""
+        for name in ("unikernel", "unikernel-shim") if v3 else ():
+            handlers[f"{name}-streaming"] = {**handlers[name], "io_type": "streaming"}
+        runtimes = {
+            f"{name}{suffix}": {**settings, "cni_conf_dir": str(node.cni_conf(layout))}
             for name, settings in handlers.items()
             for layout, suffix in NETWORKS.items()
-        ]
-        return (self._v3 if v3 else self._v2)(node, socket) + "".join(tables)
+        }
+        tables = tomli_w.dumps({"plugins": {runtime: {"containerd": {"runtimes": runtimes}}}})
+        return (self._v3 if v3 else self._v2)(node, socket) + tables
 
     def _common(self, node: Node, socket: Path, version: int) -> str:
+        tracing = (
+            [] if self._collector else ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+        )
         return f"""\
 version = {version}
 root = "{self.root}"
 state = "{self.state}"
-disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = {tracing}
 
 [grpc]
 address = "{socket}"
@@ -199,13 +207,13 @@ conf_dir = "{node.cni_conf("subnet")}"
         directories = f'bin_dir = "{node.cni_bin}"'
         if not self.version.startswith(("2.0", "2.1")):
             directories = f'bin_dirs = ["{node.cni_bin}"]'
+        plugin = tomllib.loads((CONTRIB / "2.x-sandbox-plugin.toml").read_text())["proxy_plugins"]["unikernel"]
         return (
             self._common(node, socket, 3)
+            + tomli_w.dumps(
+                {"proxy_plugins": {"unikernel": {**plugin, "address": f"{node.base / 'run' / 'shim.sock'}"}}}
+            )
             + f"""
-[proxy_plugins.unikernel]
-type = "sandbox"
-address = "{node.base / "run" / "shim.sock"}"
-
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "{snapshotter(node)}"
 
@@ -224,6 +232,18 @@ default_runtime_name = "runc"
 conf_dir = "{node.cni_conf("subnet")}"
 """
         )
+
+
+def registered(line: str) -> dict[str, dict[str, Any]]:
+    """The runtime handlers of contrib/containerd's files for a line, with their settings.
+
+    Those of 1.x are called `unikernel`, and get here the name that 2.x has for the same.
+    """
+    cri = "io.containerd.cri.v1.runtime" if line == "2" else "io.containerd.grpc.v1.cri"
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(CONTRIB.glob(f"{'2.x' if line == '2' else line}-*.toml")):
+        found |= tomllib.loads(file.read_text())["plugins"][cri]["containerd"]["runtimes"]
+    return found if line == "2" else {f"{name}-podsandbox": settings for name, settings in found.items()}
 
 
 def snapshotter(node: Node) -> str:

@@ -118,7 +118,7 @@ class Pod:
                 for inside, out in (some or {}).items()
             ],
             devices=[pb.Device(container_path=path, host_path=path, permissions="rwm") for path in devices],
-            log_path=f"{name}.{attempt}.log" if attempt else f"{name}.log",
+            log_path=f"{name}/{attempt}.log",  # as the kubelet names it, in a directory that it makes
             tty=tty,
             stdin=stdin,
             stdin_once=stdin_once,
@@ -127,6 +127,7 @@ class Pod:
                 security_context=pb.LinuxContainerSecurityContext(**{**confined, **(security or {})}),
             ),
         )
+        (Path(self.config.log_directory) / name).mkdir(exist_ok=True)
         request = pb.CreateContainerRequest(pod_sandbox_id=self.id, config=config, sandbox_config=self.config)
         identifier: str = self.client.call("CreateContainer", request).container_id
         self.containers.append(identifier)

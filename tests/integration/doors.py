@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -15,9 +16,10 @@ from shim.wire import inspection_pb2, runtime_sandbox_v1_pb2, services_sandbox_v
 class Door:
     """One connection. A refused call raises grpc.RpcError with the daemon's code and words."""
 
-    def __init__(self, socket: Path, namespace: str) -> None:
+    def __init__(self, socket: Path, namespace: str, metadata: Mapping[str, str] | None = None) -> None:
+        """`metadata` goes with every call, beside containerd's `namespace`."""
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)])
-        self._namespace = namespace
+        self._metadata = tuple({**(metadata or {}), "containerd-namespace": namespace}.items())
 
     def __enter__(self) -> Door:
         return self
@@ -52,4 +54,4 @@ class Door:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=message_factory.GetMessageClass(described.output_type).FromString,
         )
-        return call(request, timeout=30, metadata=(("containerd-namespace", self._namespace),))
+        return call(request, timeout=30, metadata=self._metadata)

@@ -22,7 +22,8 @@ def running(directory: Path, netns: str, *words: str | Path, accelerator: str = 
         f'[monitors.qemu]\naccel = "{accelerator}"\n'
     )
     acceleration.lend(directory / "run")
-    command = [paths.BIN / "python3", "-m", "shim.cli.main", "--config", config, "run", "--netns", netns, *words]
+    program = (paths.BIN / "python3", "-m", "shim.cli.main", "--config", config)
+    command = (*program, "run", "--netns", netns, "--cmdline", guest.WORDS, *words)
     with console.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=paths.ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT

@@ -91,7 +91,7 @@ class Image:
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": blob("config.v1+json", json.dumps(config).encode()),
-            "layers": [blob("layer.v1.tar+gzip", gzip.compress(layer, compresslevel=1, mtime=0))],
+            "layers": [blob("layer.v1.tar+gzip", gzip.compress(layer, compresslevel=0, mtime=0))],
             "annotations": dict(self.annotations),
         }
         described = blob("manifest.v1+json", json.dumps(manifest).encode())
@@ -196,6 +196,7 @@ LINUX_ANNOTATIONS = {
     "io.unikernel.initrd": INITRD_PATH,
     "io.unikernel.guest": "linux",
     "io.unikernel.monitor": "qemu",
+    "io.unikernel.cmdline": guest.WORDS,
 }
 
 

@@ -41,7 +41,8 @@ Listing = dict[str, set[str]]
 class LeakCheck:
     """Use it as a context: on leaving, raises AssertionError that lists what is new and does not go away.
 
-    `ids` are ids that appear in no CRI answer (a `ctr run`); `directories` are further directories to be left as found.
+    `ids` are ids that appear in no CRI answer (a `ctr run`); `directories` are further directories to be left as found;
+    `expected` is found in lines of what may be new.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LeakCheck:
         *,
         directories: Iterable[Path] = (),
         ids: Iterable[str] = (),
+        expected: re.Pattern[str] | None = None,
         grace: float = GRACE,
     ) -> None:
         self._node = node
@@ -66,6 +68,7 @@ class LeakCheck:
                 ),
             ]
         self._ids = list(ids)
+        self._expected = expected
         self._grace = grace
         self._before: Listing = {}
 
@@ -93,7 +96,9 @@ class LeakCheck:
         found = (
             f"{kind} {item}" for kind, items in now.items() for item in sorted(items - self._before.get(kind, set()))
         )
-        return [line for line in found if not _KEPT.match(line)]
+        return [
+            line for line in found if not _KEPT.match(line) and not (self._expected and self._expected.search(line))
+        ]
 
     def listing(self) -> Listing:
         """Everything of the node's, by kind."""

@@ -18,7 +18,10 @@ from typing import Any
 
 import pyte
 
-_ROWS = 60  # so many that nothing scrolls away
+from tests.integration import paths
+from tests.integration.daemon import Daemon
+
+_ROWS = 200  # so many that nothing scrolls away
 
 
 class OnTerminal:
@@ -106,3 +109,8 @@ class OnTerminal:
                 self.raw += data
                 self._stream.feed(data)
             wait = 0.0
+
+
+def command_line(daemon: Daemon, *words: str) -> list[str]:
+    """`unikernel-shim` as an operator of this daemon types it."""
+    return [str(paths.DAEMON), "--config", str(daemon.config), *words]

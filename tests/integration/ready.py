@@ -21,9 +21,17 @@ def served(node: Node, address: str, *, within: float = 30.0) -> dict[str, str]:
             time.sleep(0.1)
 
 
-def eventually(question: Callable[[], object], within: float = 10.0) -> None:
-    """Wait until the answer is true."""
+def eventually(
+    question: Callable[[], object], within: float = 10.0, *, despite: tuple[type[Exception], ...] = ()
+) -> None:
+    """Wait until the answer is true; an error of `despite` is no answer yet, and raised once the time is over."""
     deadline = time.monotonic() + within
-    while not question():
+    while True:
+        try:
+            if question():
+                return
+        except despite:
+            if time.monotonic() > deadline:
+                raise
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -115,7 +115,7 @@ def test_a_run_that_was_killed_is_cleared_away_by_the_next(
     """The namespace carries plumbing of a run that cannot take it back any more; its guest still lives."""
     kernel, initrd = linux
     before = layouts.dump(site.pod)
-    words = ("run", "--netns", site.pod, "--initrd", initrd, "--cmdline", "harness.poweroff=1", kernel)
+    words = ("run", "--netns", site.pod, "--initrd", initrd, "--cmdline", f"{guest.WORDS} harness.poweroff=1", kernel)
     process = subprocess.Popen(
         command(config, "run", "--netns", site.pod, "--initrd", initrd, kernel),
         cwd=paths.ROOT,
@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_is_cleared_away_by_the_next(
 
 def test_run_gives_the_guests_own_exit(config: Path, linux: tuple[Path, Path]) -> None:
     kernel, initrd = linux
-    done = shim(config, "run", "--initrd", initrd, "--cmdline", "harness.poweroff=0", kernel)
+    done = shim(config, "run", "--initrd", initrd, "--cmdline", f"{guest.WORDS} harness.poweroff=0", kernel)
     assert done.returncode == 0, done.stderr
     assert "guest: up" in done.stdout
 

@@ -30,11 +30,13 @@ from tests.integration.layouts import Site
 from tests.integration.leaks import LeakCheck
 from tests.integration.life import GUEST, NAMESPACE, Life
 from tests.integration.node import Node
+from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(300)
 
 #: More steps than any life has.
 _MANY = 200
+_LEFTOVERS = 'unikernel_shim_leftovers_removed_total{kind="'
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +98,18 @@ def test_killed_at_every_step(node: Node, site: Site) -> None:
     steps = [entry for entry in map(json.loads, daemon.log.read_text().splitlines()) if entry.get("event") == "step"]
     end(daemon)
     assert 30 < len(steps) < _MANY, "a life of a pod has some twenty steps, each counted twice"
+    removed: set[str] = set()
     with LeakCheck(node, directories=[life.base]) as clean:
         for number in range(1, len(steps) + 1):
             step = f"step {number}: {steps[number - 1]['action']} {steps[number - 1]['key']}"
-            _die_at(number, node, life)
+            removed |= _die_at(number, node, life)
             assert not (lost := layouts.differences(untouched, _settled(site, untouched))), f"{step}: {lost}"
             assert not (left := clean.settled()), f"{step}: {left}"
+    assert removed == {"container", "tap", "mount", "disk"}, "what is removed is counted"
 
 
-def _die_at(number: int, node: Node, life: Life) -> None:
+def _die_at(number: int, node: Node, life: Life) -> set[str]:
+    """Die at a step and have a successor end the life; the kinds of things that it counted as left over."""
     daemon = started(node, number)
     with Door(daemon.socket, NAMESPACE) as door, pytest.raises(grpc.RpcError):
         life.live(door)
@@ -116,8 +121,10 @@ def _die_at(number: int, node: Node, life: Life) -> None:
         daemon = started(node, None)
     with Door(daemon.socket, NAMESPACE) as door:
         life.whole(door)
+        left = {name for name, many in scraped(daemon).items() if name.startswith(_LEFTOVERS) and many}
         life.end(door)
     end(daemon)
+    return {name.removeprefix(_LEFTOVERS).removesuffix('"}') for name in left}
 
 
 def _settled(site: Site, wanted: dict[str, Any]) -> dict[str, Any]:

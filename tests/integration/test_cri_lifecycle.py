@@ -18,6 +18,7 @@ from tests.integration.cri import Client, Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
+from tests.integration.ready import eventually
 from tests.integration.tender_double import REFERENCE, image
 
 SANDBOXERS = ("unikernel", "unikernel-podsandbox")
@@ -144,7 +145,7 @@ def test_a_container_keeps_what_it_was_given(pod: Pod, cri: Client) -> None:
             assert dict(found.labels) == LABELS and dict(found.annotations) == ANNOTATIONS
             assert found.image.image == REFERENCE
         assert listed.pod_sandbox_id == pod.id
-        assert status.log_path == f"{pod.config.log_directory}/kept.3.log"
+        assert status.log_path == f"{pod.config.log_directory}/kept/3.log"
 
 
 def test_containers_are_listed_by_id_pod_state_and_labels(pod: Pod, cri: Client) -> None:
@@ -200,7 +201,8 @@ def test_a_stopped_container_has_exited(pod: Pod, cri: Client) -> None:
 @pytest.mark.parametrize("grace", [0, 1])
 def test_what_ignores_sigterm_is_killed_after_the_grace(grace: int, pod: Pod, cri: Client) -> None:
     """StopContainer waits as long as it was told and no longer, then kills: 137."""
-    with pod.running(REFERENCE, args=["term=ignore"]) as container:
+    with pod.running(REFERENCE, args=["term=ignore", "say=here"]) as container:
+        eventually(lambda: pod.log(container) == "here")
         begun = time.monotonic()
         cri.stop(container, grace=grace)
         assert grace <= time.monotonic() - begun < grace + 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import images
+from tests.integration import guest, images
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.daemon import Daemon
@@ -125,7 +125,10 @@ def _delete(containerd: Containerd, name: str) -> None:
 
 def test_a_unikernel_without_a_network(containerd: Containerd, name: str, clean: LeakCheck) -> None:
     output = run(
-        containerd, name, images.LINUX, more=("--rm", "--annotation", "io.unikernel.cmdline=harness.poweroff=1")
+        containerd,
+        name,
+        images.LINUX,
+        more=("--rm", "--annotation", f"io.unikernel.cmdline={guest.WORDS} harness.poweroff=1"),
     )
     assert "guest: ready" in output
 

@@ -173,6 +173,26 @@ def test_people_find_the_daemon_of_a_pod(grouped: Grouped, clean: LeakCheck) -> 
         drawn = subprocess.run(command, env=env, capture_output=True, check=True, timeout=20)
         assert json.loads(drawn.stdout)["plumbed"]
 
+        # And that of every pod.
+        (grouped.settings.run_dir / "pods" / "dead").mkdir()
+        silent = grouped.settings.run_dir / "pods" / "dead" / "shim.sock"
+        silent.touch()
+        with grouped.containerd.cri.pod("unikernel-podsandbox") as other:
+            listed = subprocess.run(
+                [str(paths.DAEMON), "ps", "-q"], env=env, capture_output=True, check=True, timeout=20
+            )
+            assert listed.stdout.decode().split() == [pod.id, other.id]
+            assert "dead/shim.sock does not answer" in listed.stderr.decode()
+            told = subprocess.run([str(paths.DAEMON), "events", "--json"], env=env, capture_output=True, check=True)
+            events = [json.loads(line) for line in told.stdout.splitlines()]
+            assert [each["sandbox"] for each in events if each["container"] in (pod.id, other.id)] == [
+                *(2 * [pod.id]), *(2 * [other.id]),
+            ]  # fmt: skip
+            assert [each["at"] for each in events] == sorted(each["at"] for each in events)
+        silent.unlink()
+        silent.parent.rmdir()
+        eventually(lambda: grouped.left() == [grouped.directory(pod.id)])
+
         arguments = ["-namespace", "k8s.io", "-id", sidecar, "-bundle", "/none", "delete"]
         deleted = subprocess.run(
             [str(paths.COURIER), *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True

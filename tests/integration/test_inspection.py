@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from typing import Any
 
@@ -14,7 +13,9 @@ from tests.integration.containerd import LAYOUTS, Containerd, handler
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
 from tests.integration.node import Node
+from tests.integration.pseudo import command_line
 from tests.integration.ready import served
+from tests.integration.scrape import reachable, scraped
 from tests.integration.test_grpcurl import grpcurl
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,30 +30,7 @@ def _images(containerd: Containerd) -> None:
 
 def shim(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line as an operator types it."""
-    argv = [str(paths.DAEMON), "--config", str(daemon.config), *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-
-
-def scraped(daemon: Daemon) -> dict[str, float]:
-    """The daemon's metrics, by name and labels."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(daemon.run_dir / "metrics.sock"))
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n")
-        answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
-    head, _, body = answer.partition("\r\n\r\n")
-    assert " 200 " in head.splitlines()[0], answer
-    lines = [line.rpartition(" ") for line in body.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in lines}
-
-
-def reachable(daemon: Daemon, name: str) -> dict[str, float]:
-    """The gauge of a pod, by probe."""
-    found = {}
-    for labels, value in scraped(daemon).items():
-        if labels.startswith("unikernel_shim_guest_reachable{") and f'pod="{name}"' in labels:
-            assert 'interface="eth0"' in labels and 'family="ipv4"' in labels
-            found[labels.partition('probe="')[2].partition('"')[0]] = value
-    return found
+    return subprocess.run(command_line(daemon, *words), capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -77,8 +55,9 @@ def test_a_pod_that_is_right_and_then_wrong(
         assert reachable(daemon, pod.name) == {"guest": 1.0, "gateway": 1.0, "router": 1.0}
 
         inspected = json.loads(shim(daemon, "inspect", "--json", pod.name).stdout)
-        assert inspected["unikernel"]["container"] == container
-        assert inspected["unikernel"]["monitor"].startswith("qemu")
+        listed = {entry["id"]: entry["unikernel"] for entry in json.loads(shim(daemon, "ps", "--json").stdout)}
+        for found in (listed[pod.id], inspected["unikernel"]):
+            assert (found["container"], found["guest"], found["monitor"]) == (container, "linux", "qemu")
         assert inspected["unikernel"]["plumbed_in"] > 0
         assert inspected["unikernel"]["nics"][0]["mac"] == mac
         assert inspected["unikernel"]["nics"][0]["address"].split("/")[0] == pod.address

@@ -500,7 +500,8 @@ async def test_a_guest_that_believes_in_1500_bytes_on_a_wire_of_1400(layout: str
                         argv = (*large, "-M", "dont", "-s", size, target)
                         done = await asyncio.to_thread(layouts.inside, source, *argv)
                         assert done.returncode == 0, (size, source, done.stdout)
-                forbidden = (*large, "-M", "do", "-s", "1450", site.peer_address)
+                # What it hears comes at once, and an answer never.
+                forbidden = (*large, "-W", "0.2", "-M", "do", "-s", "1450", site.peer_address)
                 done = await asyncio.to_thread(layouts.inside, guest.name, *forbidden)
                 assert "+1 errors" in done.stdout, "it hears of it once, and then knows"
                 await echoed(guest.name, site.peer, site.address)

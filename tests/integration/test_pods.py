@@ -125,7 +125,9 @@ def test_a_guest_that_uses_all_its_memory_is_not_killed(
 ) -> None:
     """Its kernel writes to every page when it starts (init_on_free); what is left of the limit is its monitor's."""
     with containerd.cri.pod("unikernel") as pod:
-        container = unikernel(pod, memory=256 << 20, annotations={"io.unikernel.cmdline": "init_on_free=1"})
+        container = unikernel(
+            pod, memory=256 << 20, annotations={"io.unikernel.cmdline": f"{guest.WORDS} init_on_free=1"}
+        )
         served(node, pod.address)
         assert len(node.fetch(pod.address, "/cgi-bin/sum?16384").split()[0]) == 64
         usage = json.loads(containerd.ctr("task", "metrics", "--format", "json", container))
@@ -138,7 +140,7 @@ def test_the_guest_ends_by_itself(node: Node, containerd: Containerd, daemon: Da
     cri = containerd.cri
     with cri.pod("unikernel") as pod:
         sidecar = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
-        container = unikernel(pod, annotations={"io.unikernel.cmdline": "harness.poweroff=1"})
+        container = unikernel(pod, annotations={"io.unikernel.cmdline": f"{guest.WORDS} harness.poweroff=1"})
         assert cri.wait_exit(container).exit_code == 0
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
 

@@ -8,27 +8,33 @@ next life takes the place of the one given up. In the courier's mode containerd 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.integration import guest, images, tender_double
+from tests.integration import guest, images, ready, tender_double
 from tests.integration.conftest import fresh_node, running
 from tests.integration.containerd import Containerd
 from tests.integration.cri import Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import RESTARTED, LeakCheck
 from tests.integration.node import Node
+from tests.integration.pseudo import OnTerminal, command_line
 from tests.integration.ready import served
+from tests.integration.scrape import scraped
 
 pytestmark = pytest.mark.timeout(120)
+
+#: containerd's gRPC dials a daemon that was away only now and then.
+eventually = functools.partial(ready.eventually, within=15.0, despite=(grpc.RpcError, LookupError))
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +61,8 @@ def daemon(node: Node, containerd: Containerd) -> Iterator[Daemon]:
 
 @pytest.fixture
 def clean(node: Node, containerd: Containerd, daemon: Daemon) -> Iterator[LeakCheck]:
-    check = LeakCheck(node, containerd, grace=3)
-    before = check.__enter__()
-    yield before
-    leaked = [line for line in check.settled() if not RESTARTED.search(line)]
-    assert not leaked, "left behind:\n" + "\n".join(leaked)
+    with LeakCheck(node, containerd, expected=RESTARTED) as check:
+        yield check
 
 
 def linux(pod: Pod, **options: Any) -> str:
@@ -83,20 +86,6 @@ def monitor(node: Node, pod: Pod) -> int:
     raise LookupError(pod.address)
 
 
-def eventually(question: Callable[[], object], within: float = 15.0) -> None:
-    """Wait until the answer is true: containerd's gRPC dials a daemon that was away only now and then."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            if question():
-                return
-        except (grpc.RpcError, LookupError):
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def removed(pod: Pod) -> bool:
     """Remove the pod; raises grpc.RpcError."""
     pod.remove()
@@ -108,6 +97,14 @@ def end(daemon: Daemon, how: str) -> None:
         assert daemon.stop() == 0
     else:
         daemon.kill()
+
+
+def counted(daemon: Daemon, what: str) -> dict[str, float]:
+    """One of the daemon's counters, by kind of container."""
+    found = scraped(daemon)
+    return {
+        kind: found[f'unikernel_shim_{what}_total{{kind="{kind}"}}'] for kind in ("unikernel", "container", "pause")
+    }
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -127,6 +124,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert "an ordinary pod" in node.fetch(other.address)
         time.sleep(1)  # whatever containerd does about it
         daemon.start()
+        assert counted(daemon, "adopted") == {"unikernel": 1, "container": 2, "pause": 0}
 
         assert served(node, pod.address)["boot"] == boot
         for sandbox in (pod, other):
@@ -142,6 +140,7 @@ def test_pods_of_the_sandbox_plugin_survive_the_daemon(
         assert cri.exec(sidecar, "/bin/busybox", "hostname").stdout == f"{pod.name}\n"
         container = linux(pod, name="guest", attempt=1)
         assert served(node, pod.address)["boot"] != boot
+        assert counted(daemon, "restarts") == {"unikernel": 1, "container": 1, "pause": 0}
         cri.stop(container)
         assert cri.wait_exit(container).exit_code in (0, 143)
         assert f"inet {pod.address}/" in cri.exec(sidecar, "ip", "address", "show", "eth0").stdout
@@ -296,3 +295,30 @@ def test_the_namespace_is_taken_away_before_the_delete(
         cri.stop(container)
         cri.wait_exit(container)
         cri.remove(container)
+
+
+def test_who_looks_on_when_the_daemon_is_killed(
+    node: Node, containerd: Containerd, daemon: Daemon, clean: LeakCheck
+) -> None:
+    """A console ends and puts the person's terminal back; events go on with the next daemon's, which tell what it
+    adopted; the terminal itself is lost, and this is said."""
+    with containerd.cri.pod("unikernel") as pod:
+        pod.run(tender_double.REFERENCE, args=[f"address={pod.address}", "echo"], tty=True, stdin=True)
+        watch = command_line(daemon, "events", "-f", "--pod", pod.name)
+        with OnTerminal(command_line(daemon, "console", pod.name)) as console, OnTerminal(watch) as events:
+            before = console.mode()
+            console.until(lambda: console.mode() != before)
+            events.until("started")
+            daemon.kill()
+            assert console.finish() == 1 and console.mode() == before
+            assert "the service went away" in console.text and "Traceback" not in console.text
+            events.until("the service is gone")
+            daemon.start()
+            events.until("adopted")
+            events.type(b"\x03")
+            assert events.finish() == 130
+        assert node.ping(pod.address)
+        with OnTerminal(command_line(daemon, "console", pod.name)) as console:
+            assert console.finish() == 2 and "the terminal was lost when the service was restarted" in console.text
+        # What containerd made of the gap it is still about for a while, and refuses to remove what it is about.
+        eventually(lambda: removed(pod))

@@ -226,7 +226,7 @@ def test_directories_of_the_node_that_the_guest_mounts(
     (volume / "there").write_bytes(content("volume"))
     (volume / "nodes").write_bytes(b"root's, of the node\n")
     asked = {"run_as_user": {"value": user}, "run_as_group": {"value": group}, "readonly_rootfs": True}
-    with containerd.cri.pod("unikernel", annotations=wishes(root="9p", cmdline="rw")) as pod:
+    with containerd.cri.pod("unikernel", annotations=wishes(root="9p", cmdline=f"{guest.WORDS} rw")) as pod:
         container = pod.run(SHARES, mounts={"/srv/volume": str(volume)}, security=asked)
         root = containerd.state / "io.containerd.runtime.v2.task" / "k8s.io" / container / "rootfs"
         os.chown(root / "srv", user, group)
@@ -291,7 +291,9 @@ def test_a_root_that_is_a_device_is_given_away_whole(
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, file, "64m"], check=True)
     bundle = tmp_path / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
-    annotations = wishes(root="ext4", network="none", cmdline="harness.sum=/root/srv/large harness.poweroff=0.1")
+    annotations = wishes(
+        root="ext4", network="none", cmdline=f"{guest.WORDS} harness.sum=/root/srv/large harness.poweroff=0.1"
+    )
     (bundle / "config.json").write_text(
         json.dumps(
             {

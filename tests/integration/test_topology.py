@@ -131,7 +131,7 @@ async def test_as_planned_nothing_is_wrong_and_all_is_as_ip_says(layout: str, si
             assert (interface.mac, interface.mtu, interface.addresses) == (there.mac, there.mtu, there.addresses)
             assert set(before.elements[0].routes) == set(was.elements[0].routes)
         bare = await look(site)
-        assert bare.plumbed and bare.sandbox == SEED and bare.faults == ()
+        assert bare.plumbed and bare.id == SEED and bare.faults == ()
         assert [[element.name for element in chain.elements[1:]] for chain in bare.now] == [
             [element.name for element in chain.elements[1:]] for chain in found.now
         ]
@@ -303,7 +303,7 @@ async def test_a_bare_namespace_from_the_command_line(subnet: Site) -> None:
         assert "known to the service alone" in done.stdout and "unikernel-guest" in done.stdout
         assert "10.88.0.1/16" in done.stdout and max(map(len, done.stdout.splitlines())) <= 60
         as_json = await asyncio.to_thread(command, subnet, "--netns", str(subnet.path), "--json")
-        assert msgspec.json.decode(as_json.stdout, type=Topology).sandbox == SEED
+        assert msgspec.json.decode(as_json.stdout, type=Topology).id == SEED
         layouts.ip("link", "set", "tap0", "down", namespace=subnet.pod)
         done = await asyncio.to_thread(command, subnet, "--netns", subnet.pod, "--svg", "-")
         assert done.returncode == 1 and done.stdout.startswith("<svg") and "tap0 is down" in done.stdout

@@ -63,7 +63,7 @@ def test_a_pod_drawn_in_every_form(
         container = pod.run(tender_double.REFERENCE, args=[f"address={pod.address}"])
         eventually(lambda: node.ping(pod.address))
         found = topology(daemon, pod.name)
-        assert (found.sandbox, found.name, found.faults) == (pod.id, pod.name, ())
+        assert (found.id, found.pod.name, found.faults) == (pod.id, pod.name, ())
         guest, peer = found.now[0].elements[0], found.now[0].elements[-1]
         inspected = json.loads(shim(daemon, "inspect", "--json", pod.id).stdout)["unikernel"]
         assert guest.mac == inspected["nics"][0]["mac"] and guest.dns == ("192.0.2.53",)
@@ -147,7 +147,7 @@ def test_it_is_followed_on_a_terminal_which_is_then_as_it_was(pod: Pod, daemon: 
         finally:
             in_pod(daemon, pod, "ip", "link", "set", "tap0", "mtu", "1500")
         shown.type(b"\x03")
-        assert shown.finish() == 0 and as_it_was(shown, mode)
+        assert shown.finish() == 128 + signal.SIGINT and as_it_was(shown, mode)
 
 
 def test_a_terminal_is_as_it_was_whatever_ends_it(pod: Pod, daemon: Daemon) -> None:
@@ -171,7 +171,7 @@ def test_it_is_followed_in_a_pipe_a_drawing_for_each_change(pod: Pod, daemon: Da
             in_pod(daemon, pod, "ip", "link", "set", "tap0", "mtu", "1500")
         _until(watching.stdout, b"nothing is wrong")
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0 and watching.stderr.read() == b""
+        assert watching.wait(10) == 128 + signal.SIGINT and watching.stderr.read() == b""
     assert b"\x1b" not in first + second
 
 

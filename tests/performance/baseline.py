@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
+from shim.bench.figures import Row, Table
 from tests.performance import results
-from tests.performance.figures import Row, Table
 from tests.performance.machine import Machine
 from tests.performance.results import Results
 
@@ -89,8 +89,15 @@ def main(arguments: Sequence[str]) -> int:
         renewed = of(run, former.ratios if former else {})
         FILE.write_bytes(msgspec.json.format(msgspec.json.encode(renewed), indent=1) + b"\n")
         return 0
-    if arguments or former is None:
-        print(__doc__ if arguments else f"{FILE} is missing", file=sys.stderr)
+    if arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    if former is None:
+        print(
+            f"There is no baseline yet ({FILE.name}), so nothing is compared; to make this run the baseline: "
+            "python -m tests.performance.baseline --renew",
+            file=sys.stderr,
+        )
         return 2
     verdicts = list(compare(run, former))
     for verdict in verdicts:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from shim.bench.figures import Figure
 from tests.integration.conftest import fresh_node, running
 from tests.performance import results
-from tests.performance.figures import Figure
 from tests.performance.machine import Machine, machine
 from tests.performance.place import Place
 

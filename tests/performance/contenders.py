@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Any, Final
 
 from tests.integration import images, tender_double
 from tests.integration.cri import Client, Pod
@@ -18,8 +19,12 @@ ORDINARY = "ours, ordinary container"
 LINUX = "ours, Linux under QEMU"
 
 #: containerd's runtime handlers of the peers, beside those of the harness. urunc's is there where a user has its shim.
-_CRUN = 'runtime_type = "io.containerd.runc.v2"\noptions = {{ BinaryName = "{}" }}'
-_URUNC = 'runtime_type = "io.containerd.urunc.v2"'
+_CRUN: Final[dict[str, Any]] = {"runtime_type": "io.containerd.runc.v2"}
+_URUNC: Final[dict[str, Any]] = {
+    "runtime_type": "io.containerd.urunc.v2",
+    "pod_annotations": ["com.urunc.unikernel.*"],
+    "container_annotations": ["com.urunc.unikernel.*"],
+}
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class Contender:
         pod.run(self.image.reference, args=[word.format(**told) for word in self.words], annotations=self.annotations)
 
 
-def peers() -> dict[str, str]:
-    """The runtime handlers that containerd needs for them, as TOML, by name."""
-    found = {}
+def peers() -> dict[str, dict[str, Any]]:
+    """The runtime handlers that containerd needs for them: their settings by name."""
+    found: dict[str, dict[str, Any]] = {}
     if crun := shutil.which("crun"):
-        found["crun"] = _CRUN.format(crun)
+        found["crun"] = {**_CRUN, "options": {"BinaryName": crun}}
     if shutil.which("containerd-shim-urunc-v2"):
         found["urunc"] = _URUNC
     return found

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
+from shim.bench.figures import Table
 from tests.performance import results
-from tests.performance.figures import Table
 from tests.performance.results import Results
 
 DIRECTORY: Final = results.FILE.with_suffix("")

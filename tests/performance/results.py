@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from shim.bench.figures import Row, Table
 from tests.integration import paths
-from tests.performance.figures import Row, Table
 from tests.performance.machine import Machine
 
 #: Where a run's figures are written, and the plots beside them.
@@ -49,8 +49,7 @@ def lines(results: Results) -> Iterator[str]:
     yield f"commit {machine.commit}, {machine.when}; load average {machine.load:.1f} before, {results.load:.1f} after"
     yield f"  {'':<{_NAME}} {'n':>6} {'median':>10} {'p99':>10} {'worst':>10} {'ratio':>7} {'p99':>6}  to reach"
     for table in results.figures:
-        least, most = table.load
-        yield f"{table.title} ({table.unit}; load {least:.1f} to {most:.1f})"
+        yield table.heading
         for row in table.rows:
             yield _line(row, row.name == table.peer)
     for note in results.notes:

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 
 import pytest
 
+from shim.bench.figures import Goal, turns
 from tests.performance.calls import shim_socket, states, together
 from tests.performance.conftest import Measured
-from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
 from tests.performance.processes import RUNC_SHIM, running
 

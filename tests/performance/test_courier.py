@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from shim.bench import measuring
+from shim.bench.figures import Goal, turns
 from tests.integration import images, paths
 from tests.integration.test_ctr import RUNTIME
 from tests.performance.conftest import Measured
-from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,9 +27,8 @@ _RUNC_RUNTIME = "io.containerd.runc.v2"
 @pytest.mark.figure("courier")
 def test_the_courier(place: Place, measured: Measured) -> None:
     """`start` is what containerd runs for each container; it is the daemon's answer that is waited for."""
-    peer = "python3 -I -S -c pass"
     figure = measured.figure(
-        "courier", "The courier, start to exit, the daemon up", peer=peer, goals={"start": (Goal(2.5),)}
+        "courier", "The courier, start to exit, the daemon up", peer=measuring.BARE, goals={"start": (Goal(2.5),)}
     )
     bundle = place.node.base / "courier"
     bundle.mkdir()
@@ -39,9 +39,8 @@ def test_the_courier(place: Place, measured: Measured) -> None:
         "TTRPC_ADDRESS": f"{place.containerd.socket}.ttrpc",
     }
     words = ["-namespace", _NAMESPACE, "-address", str(place.containerd.socket), "-id", "courier"]
-    interpreter = Path(paths.COURIER).read_text().splitlines()[0].removeprefix("#!").split()[0]
     contenders = {
-        peer: [interpreter, "-I", "-S", "-c", "pass"],
+        measuring.BARE: measuring.bare(Path(paths.COURIER)),
         "-v": [str(paths.COURIER), "-v"],
         "start": [str(paths.COURIER), *words, "start"],
     }

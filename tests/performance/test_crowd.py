@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from shim.bench.figures import Goal, turns
 from tests.integration.conftest import fresh_node, running
 from tests.integration.node import SUBNET
 from tests.performance import crowd
 from tests.performance.calls import states, together
 from tests.performance.conftest import Measured
 from tests.performance.contenders import RUNC
-from tests.performance.figures import Goal, turns
 from tests.performance.place import Place
 from tests.performance.processes import RUNC_SHIM, pss, rss
 from tests.performance.processes import running as processes

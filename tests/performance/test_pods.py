@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from shim.bench.figures import Figure, Goal, turns
 from tests.integration.ready import eventually
 from tests.performance.answers import Asker
 from tests.performance.conftest import Measured
 from tests.performance.contenders import LINUX, RUNC, Contender, linux
-from tests.performance.figures import Figure, Goal, turns
 from tests.performance.place import Place
 
 pytestmark = pytest.mark.timeout(400)

@@ -9,16 +9,18 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${UNIKERNEL_SHIM_CACHE:-$ROOT/.cache}
 STAMPS=$CACHE/stamps
-ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel kernel-full firecracker)
+ALL=(packages venv scripts containerd-1.6 containerd-1.7 containerd-2 cni kernel kernel-full firecracker prometheus kind)
 
 # What is installed if it is missing. None of these starts a service.
 PACKAGES=(
     python3 python3-venv # the virtual environment
+    systemd # systemd-analyze and systemd-socket-activate, for contrib/systemd; it is not started
     runc crun qemu-system-x86 qemu-system-arm # engines and a monitor
     busybox-static # the guest's and the ordinary pods' user land
     containernetworking-plugins iproute2 iptables nftables iputils-ping # networks and a look at them
     xorriso e2fsprogs squashfs-tools erofs-utils cpio btrfs-progs # images of file systems, and a look at them
     chromium # a look at pictures
+    patchelf shellcheck # the installer's tree, which has a loader of its own; a reader of contrib's scripts
 )
 # What containerd's CRI was developed against here; another 2.x is taken, and said, if the suite has moved on.
 CONTAINERD_2=2.1.9
@@ -165,6 +167,18 @@ step_firecracker() {
     install -m 755 "$scratch"/whole/*/runtime_bundle/linux-x86_64/bin/firecracker "$CACHE/firecracker/firecracker" ||
         fail "what firecracker.lock names holds no Firecracker"
     rm -rf "$scratch"
+}
+
+# What checks the metrics, the alerts and the dashboard as Prometheus reads them. No server is installed or run.
+step_prometheus() {
+    say "unpacking $CODENAME's promtool"
+    unpack "$CODENAME" "$CACHE/prometheus" prometheus -- ./usr/bin/promtool
+}
+
+# Reads the clusters' configuration in tests; it starts none.
+step_kind() {
+    say "unpacking forky's kind"
+    unpack forky "$CACHE/kind" kind
 }
 
 # fingerprint STEP: what a stamp must say for the step to count as done.

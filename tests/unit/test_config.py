@@ -30,6 +30,7 @@ def test_settings_are_read() -> None:
     assert found.monitors.spt.path == "solo5-spt"
     assert found.monitors.firecracker.path == "firecracker"
     assert found.engine.path == "runc"
+    assert config.parse("[tracing]\nendpoint = 'https://[::1]:4317'\nsample = 0", "x").tracing.sample == 0
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,16 @@ def test_settings_are_read() -> None:
         ("[monitors.cloud-hypervisor]\npowerdown = -1", "cloud-hypervisor.powerdown"),
         ("[monitors.cloud_hypervisor]\npath = 'x'", "cloud_hypervisor"),
         ("[monitors.firecracker]\npowerdown = 1", "powerdown"),
+        ("[tracing]\nendpoint = '127.0.0.1:4317'", "tracing.endpoint"),
+        ("[tracing]\nendpoint = 'http://collector'", "tracing.endpoint"),
+        ("[tracing]\nendpoint = 'http://collector:4317/v1/traces'", "tracing.endpoint"),
+        ("[tracing]\nendpoint = 'http://collector:port'", "tracing.endpoint"),
+        ("[tracing]\nendpoint = 'unix:///run/collector.sock'", "tracing.endpoint"),
+        ("[tracing]\nsample = 1.5", "tracing.sample"),
+        ("[check]\nevery = -1", "check.every"),
+        ("[check]\nevery = 0.5", "check.every"),
+        ("[check]\nevery = nan", "check.every"),
+        ("[tracing]\nsample = nan", "tracing.sample"),
         ("not toml", "line 1"),
     ],
 )

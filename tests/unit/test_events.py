@@ -9,7 +9,7 @@ import pytest
 
 from shim import errors
 from shim.errors import ShimError
-from shim.events import Event, Pauses, Publisher, Topic
+from shim.events import Event, Pauses, Publisher, Queue, Topic
 
 _QUICK = Pauses(first=0.001, longest=0.004)
 
@@ -124,6 +124,26 @@ async def test_an_unclear_failure_is_tried_five_times(failure: Exception) -> Non
         publisher.publish("a", _event(name))
     assert await publisher.flush(5)
     assert (a.got, a.attempts, publisher.dropped) == (["good"], 6, 1)
+    await publisher.close(1)
+
+
+async def test_what_waits_can_be_looked_at() -> None:
+    a, b = Destination(), Destination()
+    publisher = _publisher(a, b)
+    a.open.clear()
+    events = [_event(number) for number in range(3)]
+    for event in events:
+        publisher.publish("a", event)
+    publisher.publish("b", events[0])
+    await _until(lambda: bool(b.got))
+    await asyncio.sleep(0)
+    assert publisher.queues() == [
+        Queue(destination="a", length=3, oldest=events[0].timestamp, delivered=0),
+        Queue(destination="b", length=0, oldest=0, delivered=1),
+    ]
+    a.open.set()
+    assert await publisher.flush(5)
+    assert [(queue.length, queue.delivered) for queue in publisher.queues()] == [(0, 3), (0, 1)]
     await publisher.close(1)
 
 

@@ -86,7 +86,10 @@ _SERVICES = {
     "containerd.services.streaming.v1.Streaming": (services_streaming_v1_pb2, ["Stream"]),
     "containerd.services.version.v1.Version": (services_version_v1_pb2, ["Version"]),
     "io.unikernel.shim.v1.Bootstrap": (courier_pb2, ["Run"]),
-    "io.unikernel.shim.v1.Inspection": (inspection_pb2, ["List", "Inspect", "Check", "Topology"]),
+    "io.unikernel.shim.v1.Inspection": (
+        inspection_pb2,
+        ["About", "List", "Inspect", "Check", "Events", "Logs", "Console", "Topology"],
+    ),
 }
 
 # number: (name, type), read off containerd's and its peers' own files.
@@ -173,6 +176,7 @@ _FIELDS: dict[str, tuple[type[Message], dict[int, tuple[str, int]]]] = {
         {
             1: ("metadata", _MSG),
             2: ("hostname", _STR),
+            3: ("log_directory", _STR),
             4: ("dns_config", _MSG),
             6: ("labels", _MSG),
             7: ("annotations", _MSG),

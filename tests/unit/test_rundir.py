@@ -28,10 +28,11 @@ def a_courier(directory: Path) -> Iterator[None]:
 
 
 def test_a_pods_settings_are_the_nodes_in_a_directory_of_its_own() -> None:
-    node = parse('run_dir = "/x"\ngrouping = "pod"\n[guest]\nmemory = 7\n[metrics]\nlisten = "127.0.0.1:1"\n', "test")
+    text = 'run_dir = "/x"\ngrouping = "pod"\n[guest]\nmemory = 7\n[metrics]\nlisten = "127.0.0.1:1"\n'
+    node = parse(f'{text}[tracing]\nendpoint = "http://127.0.0.1:1"\n', "test")
     pod = node.within("k8s.io/a")
     assert pod.run_dir.parent == Path("/x/pods")
-    assert (pod.guest, pod.metrics) == (node.guest, Metrics())
+    assert (pod.guest, pod.metrics, pod.tracing) == (node.guest, Metrics(), node.tracing)
     assert node.within("k8s.io/a") == pod != node.within("k8s.io/b")
     assert Config().grouping == "node"
 

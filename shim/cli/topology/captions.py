@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from shim.cli.terminal import plain
 from shim.network.topology.model import Chain, Element, Fault, Joint, Owner, Place, Topology
+from shim.sandbox.identifiers import SHOWN
 
-_SHORT = 12  # characters of a sandbox's id that people are shown
 _OWNERS: dict[Owner, str] = {
     "guest": "the guest's",
     "shim": "the shim's",
@@ -89,9 +89,9 @@ class Section(NamedTuple):
 
 def heading(topology: Topology) -> tuple[str, str]:
     """What it is of: in a word or two, and the rest."""
-    short = plain(topology.sandbox[:_SHORT])
-    if topology.name:
-        return plain(f"{topology.namespace}/{topology.name}"), f"sandbox {short} in {plain(topology.netns)}"
+    short = plain(topology.id[:SHOWN])
+    if topology.pod.name:
+        return plain(f"{topology.pod.namespace}/{topology.pod.name}"), f"sandbox {short} in {plain(topology.netns)}"
     return plain(topology.netns), f"plumbed for sandbox {short}" if short else "not plumbed"
 
 

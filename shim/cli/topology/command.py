@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shim.cli import terminal
+from shim.cli.pods import pod_argument
 from shim.errors import InvalidRequest, NodeFault
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 _WIDTH = 100  # columns where there is no terminal and COLUMNS says nothing
 
 
-@click.command("topology")
-@click.argument("pod", required=False)
+@click.command(
+    "topology",
+    epilog="Exit codes: 0 nothing is wrong, 1 something is, or the service does not answer, 2 there is no such pod, "
+    "130 Ctrl-C.",
+)
+@pod_argument(required=False)
 @click.option("--netns", metavar="NAME|PATH", help="Draw that namespace, without asking the service.")
 @click.option("--svg", metavar="FILE", help="Write it as SVG to FILE, `-` for stdout.")
 @click.option("--watch", "watched", is_flag=True, help="Go on, and draw it again when it changes, until Ctrl-C.")
@@ -32,9 +37,8 @@ def command(
 ) -> None:
     """Draw POD's network as it is, from the guest to its router: before, now, and what is wrong.
 
-    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's id. With --netns what the guest was told is unknown.
-    Exits with 0 when nothing is wrong, 1 when something is, 2 when there is no such pod or it has no network. --watch
-    exits with 0 on Ctrl-C.
+    POD is NAME, NAMESPACE/NAME, or the beginning of a sandbox's or a container's id. With --netns what the guest was
+    told is unknown.
     """
     if (pod is None) is (netns is None):
         raise InvalidRequest("a pod is to be named, or a namespace", remedy="give POD or --netns, and not both")

@@ -7,38 +7,33 @@ pipe each drawing follows the one before, after an empty line.
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from shim.cli import terminal
+from shim.cli.endings import tidied_up
 from shim.cli.topology import text
 
 if TYPE_CHECKING:
     from shim.network.topology.model import Topology
 
 _EVERY = 1.0  # seconds between two looks
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def follow(look: Callable[[], Topology], width: Callable[[], int]) -> None:
     """Draw what `look` gives, `width` columns wide, and again for as long as nobody interrupts. Raises what `look`
     does, as when the pod has ended."""
     pen = text.pen_for(sys.stdout.encoding)
-    try:
-        if terminal.on_terminal():
-            with _screen():
-                _on_terminal(look, pen)
-        else:
-            _in_pipe(look, width, pen)
-    except KeyboardInterrupt:
-        return
+    if terminal.on_terminal():
+        with tidied_up(), _screen():
+            _on_terminal(look, pen)
+    else:
+        _in_pipe(look, width, pen)
 
 
 def _in_pipe(look: Callable[[], Topology], width: Callable[[], int], pen: text.Pen) -> None:
@@ -75,12 +70,7 @@ def _show(lines: list[text.Spans], height: int) -> None:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """A screen of our own, and the terminal as it was afterwards; a request to end is one here too."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in _ENDING}
+    """A screen of our own, and the terminal as it was afterwards."""
     screen = terminal.console()
     try:
         screen.set_alt_screen(True)
@@ -89,5 +79,3 @@ def _screen() -> Iterator[None]:
     finally:
         screen.show_cursor(True)
         screen.set_alt_screen(False)
-        for number, handler in before.items():
-            signal.signal(number, handler)

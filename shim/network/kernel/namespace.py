@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shim import log
-from shim.errors import NetworkFault
+from shim.errors import InvalidRequest, NetworkFault
 from shim.network.kernel import netlink
 from shim.threads import in_new_thread
 
@@ -48,7 +48,9 @@ class NamespaceGone(NetworkFault):
 
 
 def namespace_path(name: str) -> Path:
-    """`NAME` as `ip netns` has it, or a path: whatever holds a slash is one."""
+    """`NAME` as `ip netns` has it, or a path: whatever holds a slash is one. Raises InvalidRequest for no name."""
+    if not name:
+        raise InvalidRequest("no network namespace is named", remedy="give its name, or a path")
     return Path(name) if "/" in name else NAMED / name
 
 

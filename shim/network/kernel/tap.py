@@ -72,14 +72,7 @@ def open_tap(name: str, index: int, *, vnet_hdr: bool = False) -> int:
         there = False
     if not there:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
-    descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
-        fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return _joined(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK), name, vnet_hdr)
 
 
 def open_macvtap(name: str, *, vnet_hdr: bool = False) -> int:
@@ -95,6 +88,11 @@ def open_macvtap(name: str, *, vnet_hdr: bool = False) -> int:
     with filesystem.detached("tmpfs") as nodes:
         os.mknod(nodes / name, 0o600 | stat.S_IFCHR, os.makedev(major, minor))
         descriptor = os.open(nodes / name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    return _joined(descriptor, name, vnet_hdr)
+
+
+def _joined(descriptor: int, name: str, vnet_hdr: bool) -> int:
+    """The descriptor, joined to the interface; it is closed where the kernel refuses that. Raises OSError."""
     try:
         flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
         fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))

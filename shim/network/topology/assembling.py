@@ -15,19 +15,18 @@ from shim.network.kernel.namespace import Namespace
 from shim.network.plan import Plan
 from shim.network.topology import chains, faults
 from shim.network.topology.chains import Holder
-from shim.network.topology.model import Chain, Fault, Topology
+from shim.network.topology.model import Chain, Fault, Pod, Topology
 from shim.network.topology.planned import Planned, guessed, planned
 from shim.network.topology.reading import Question, read_node, read_pod
 from shim.network.topology.seen import Beyond, Further, Seen
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose network it is. `plan` is None where none is known, or nothing is plumbed; the rest is "" where it is not
-    known."""
+    """Whose network it is. `plan` is None where none is known, or nothing is plumbed; `sandbox`, an id, is "" where it
+    is not known."""
 
     sandbox: str = ""
-    namespace: str = ""
-    name: str = ""
+    pod: Pod = Pod()
     plan: Plan | None = None
     holder: Holder = Holder()
 
@@ -60,9 +59,8 @@ def assemble(netns: str, subject: Subject, seen: Seen, beyond: Mapping[int, Beyo
     if not wanted:
         links = [link for index in _interfaces(seen, plan) if (link := seen.link(index)) is not None]
         return Topology(
-            sandbox=subject.sandbox,
-            namespace=subject.namespace,
-            name=subject.name,
+            id=subject.sandbox,
+            pod=subject.pod,
             netns=netns,
             plumbed=False,
             now=tuple(chains.plain(link, seen, beyond.get(link.index, Beyond())) for link in links),
@@ -78,9 +76,8 @@ def assemble(netns: str, subject: Subject, seen: Seen, beyond: Mapping[int, Beyo
         if each.known:
             before.append(chains.before(each, seen, side))
     return Topology(
-        sandbox=subject.sandbox or _marked(seen),
-        namespace=subject.namespace,
-        name=subject.name,
+        id=subject.sandbox or _marked(seen),
+        pod=subject.pod,
         netns=netns,
         plumbed=True,
         before=tuple(before),

@@ -112,16 +112,22 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     value: str = ""
 
 
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """Kubernetes' names, "" where they are not known."""
+
+    namespace: str = ""
+    name: str = ""
+
+
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a pod's network. `sandbox`, `namespace` and `name` are "" where they are not known.
+    """All of a pod's network. `id` is the sandbox's, "" where that is not known.
 
     `before` is how the CNI plugin left it, as the plan recorded it; empty where nothing is plumbed, or no plan is
     known. `now` is how it is.
     """
 
-    sandbox: str
-    namespace: str
-    name: str
+    id: str
+    pod: Pod
     netns: str
     plumbed: bool
     before: tuple[Chain, ...] = ()

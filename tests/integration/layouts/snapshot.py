@@ -21,7 +21,9 @@ _QUESTIONS = {
     "forwarding": "bridge -j fdb show",
     "multicast": "ip -j maddr",
     "qdiscs": "tc -j qdisc show",
-    "filters": "for device in $(ls /sys/class/net); do for hook in ingress egress; do"
+    # Only devices with one of these two have the hooks (tc(8)); to ask each device would take as long as the rest.
+    "filters": "for device in $(tc qdisc show | sed -nE 's/^qdisc (clsact|ingress) .* dev ([^ ]+) .*/\\2/p');"
+    " do for hook in ingress egress; do"
     " tc filter show dev $device $hook 2>/dev/null | sed \"s/^/$device $hook /\"; done; done",
     "settings": "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/neigh"
     " /proc/sys/net/ipv6/neigh",

@@ -30,6 +30,7 @@ from typing import Any
 
 import pytest
 
+from shim.bench.figures import Figure
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.dataplanes.wiring import TapOptions
 from shim.network.kernel.tap import close_tap
@@ -38,7 +39,6 @@ from shim.network.pod import PodNetwork
 from tests.integration import layouts
 from tests.integration.layouts import Site
 from tests.performance.conftest import Measured
-from tests.performance.figures import Figure
 from tests.performance.network import prober
 from tests.performance.network.relayed import guest_relayed, running, tap_in
 

@@ -17,9 +17,11 @@ import msgspec
 import pytest
 import uvloop
 
+from shim.bench.batch import Batch, start
+from shim.bench.figures import Figure, Goal
+from shim.bench.measuring import batches
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.kernel.tap import close_tap
-from shim.network.operations import DelLink
 from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from shim.network.resolve import resolve
@@ -27,8 +29,6 @@ from tests.integration import layouts
 from tests.integration.layouts import Site
 from tests.performance.blocks import TICK, Block, watch
 from tests.performance.conftest import Measured
-from tests.performance.figures import Figure, Goal
-from tests.performance.network.batch import Batch, names, spelled, start
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.figure("plumbing")]
 
@@ -111,7 +111,7 @@ async def _ours(site: Site, dataplane: str, plumbing: Figure, undoing: Figure, t
 
 
 def _theirs(namespace: str, plan: Plan, plumbing: Figure, undoing: Figure) -> None:
-    there, back, away = _batches(plan)
+    there, back, away = batches(plan)
     clock = Clock()
     start("ip", namespace, ())
     plumbing.add("ip -batch of nothing", clock.read())
@@ -121,16 +121,6 @@ def _theirs(namespace: str, plan: Plan, plumbing: Figure, undoing: Figure) -> No
     back.run(namespace)
     undoing.add("ip -batch", clock.read())
     away.run(namespace)
-
-
-def _batches(plan: Plan) -> tuple[Batch, Batch, Batch]:
-    """For plumbing, for eth0's being back, for removing the devices."""
-    called = names(plan.operations)
-    return (
-        spelled(plan.operations, called),
-        spelled((each for each in plan.inverses if not isinstance(each, DelLink)), called),
-        spelled((each for each in plan.inverses if isinstance(each, DelLink)), called),
-    )
 
 
 @contextmanager
@@ -191,13 +181,13 @@ async def _ours_at_once(sites: list[Site], dataplane: str, wall: Figure) -> list
 
 
 def _theirs_at_once(sites: list[Site], plans: list[Plan], wall: Figure) -> None:
-    batches = {plan.sandbox: _batches(plan) for plan in plans}
+    spelled = {plan.sandbox: batches(plan) for plan in plans}
     clock = Clock()
-    _all_at_once({site.pod: batches[site.pod][0] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][0] for site in sites})
     wall.add("ip -batch, all at once", clock.read())
-    _all_at_once({site.pod: batches[site.pod][1] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][1] for site in sites})
     wall.add("ip -batch, undone all at once", clock.read())
-    _all_at_once({site.pod: batches[site.pod][2] for site in sites})
+    _all_at_once({site.pod: spelled[site.pod][2] for site in sites})
 
 
 def _all_at_once(batches: dict[str, Batch]) -> None:

@@ -328,7 +328,7 @@ def test_what_is_packed_is_read(here: Path, files: dict[str, bytes], arguments: 
 def test_a_root_is_never_held_in_memory(here: Path) -> None:
     (here / "root").mkdir()
     with (here / "root" / "big").open("wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(128 << 20)
     words = ["image", "build", "--kernel", here / "solo5", "--root", here / "root", "--output", here / "a.tar"]
     # Not ru_maxrss, which begins with what this process has (getrusage(2)): VmHWM is the program's own (proc(5)).
     done = subprocess.run(

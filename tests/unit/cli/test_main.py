@@ -25,6 +25,7 @@ def _commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str,
 def test_every_subcommand_and_every_option_has_help(path: tuple[str, ...]) -> None:
     asked = CliRunner().invoke(main, [*path, "--help"])
     assert asked.exit_code == 0, asked.output
+    assert "Exit codes:" in asked.output
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)
@@ -38,3 +39,18 @@ def test_every_subcommand_and_every_option_has_help(path: tuple[str, ...]) -> No
 def test_an_unknown_subcommand_is_the_callers_mistake() -> None:
     asked = CliRunner().invoke(main, ["frobnicate"])
     assert asked.exit_code == 2 and "frobnicate" in asked.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["events", "--pod="], "no pod is named"),
+        (["logs", "--since=", "web"], "neither a duration nor a time"),
+        (["plan", "--netns="], "no network namespace is named"),
+        (["topology", "--netns="], "no network namespace is named"),
+        (["run", "--netns=", __file__], "no network namespace is named"),
+    ],
+)
+def test_a_shells_empty_variable_is_not_taken_for_nothing_said(words: list[str], said: str) -> None:
+    asked = CliRunner().invoke(main, words)
+    assert asked.exit_code == 2 and said in asked.stderr

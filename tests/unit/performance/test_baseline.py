@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from shim.bench.figures import Figure, Table
 from tests.performance import baseline, results
 from tests.performance.baseline import Baseline
-from tests.performance.figures import Figure, Table
 from tests.performance.machine import Machine, processor
 from tests.performance.results import Results
 
@@ -89,21 +89,21 @@ def test_a_worse_ratio_is_named_and_fails(files: Path, capsys: pytest.CaptureFix
     assert said[-1] == "1 ratios, the baseline's first (commit abc): 1 worse"
 
 
-@pytest.mark.parametrize("missing", ["run", "baseline"])
-def test_what_is_missing_is_said(files: Path, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if missing == "baseline":
-        results.save(run(table("f", [1.0], [2.0])), results.FILE)
+def test_without_a_run_there_is_nothing_to_compare(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert baseline.main([]) == 2
-    assert "missing" in capsys.readouterr().err
+    assert "missing: run `make bench`" in capsys.readouterr().err
+
+
+def test_without_a_baseline_it_is_said_how_to_make_one(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results.save(run(table("f", [1.0], [2.0])), results.FILE)
+    assert baseline.main([]) == 2
+    said = capsys.readouterr().err
+    assert "no baseline yet" in said and "python -m tests.performance.baseline --renew" in said
 
 
 def test_an_unknown_word_is_refused(files: Path) -> None:
     results.save(run(), results.FILE)
     assert baseline.main(["--renw"]) == 2
-
-
-def test_the_committed_baseline_can_be_read() -> None:
-    assert all(ratio > 0 for rows in baseline.read(baseline.FILE).ratios.values() for ratio in rows.values())
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

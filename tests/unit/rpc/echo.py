@@ -35,6 +35,12 @@ def _descriptor() -> ServiceDescriptor:
         server_streaming=True,
     )
     service.method.add(
+        name="Pour",
+        input_type=".google.protobuf.StringValue",
+        output_type=".google.protobuf.StringValue",
+        client_streaming=True,
+    )
+    service.method.add(
         name="Chat",
         input_type=".google.protobuf.StringValue",
         output_type=".google.protobuf.StringValue",
@@ -102,6 +108,11 @@ class Echo:
 
     async def cut(self, request: StringValue, call: Call) -> StringValue:
         raise asyncio.CancelledError
+
+    async def watch(self, request: StringValue, stream: Stream, call: Call) -> None:
+        """Says the word letter by letter."""
+        for letter in request.value:
+            await stream.send(StringValue(value=letter))
 
     async def chat(self, stream: Stream, call: Call) -> None:
         """Says each word back; some mean more than themselves."""

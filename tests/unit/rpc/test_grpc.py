@@ -18,7 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from shim import errors
+from shim.rpc import unix
 from shim.rpc.grpc_server import GrpcServer
+from shim.rpc.splice import Splice
 from tests.unit.rpc.echo import NAME, Echo
 
 _MEGABYTE = 1 << 20
@@ -100,7 +102,7 @@ async def test_sixty_four_calls_at_once(channel: grpc.aio.Channel) -> None:
         ("Cut", "", grpc.StatusCode.UNAVAILABLE, "the call was cut off"),
         ("Echo", b"\x0a\xff", grpc.StatusCode.INVALID_ARGUMENT, f"the request of {NAME}/Echo cannot be decoded"),
         ("Nope", "", grpc.StatusCode.UNIMPLEMENTED, ""),
-        ("Watch", "", grpc.StatusCode.UNIMPLEMENTED, ""),
+        ("Pour", "", grpc.StatusCode.UNIMPLEMENTED, ""),
         ("Large", str(16 * _MEGABYTE), grpc.StatusCode.RESOURCE_EXHAUSTED, ""),
         ("Echo", "x" * (16 * _MEGABYTE), grpc.StatusCode.RESOURCE_EXHAUSTED, ""),
     ],
@@ -248,3 +250,89 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def _hold(path: Path) -> socket.socket:
+    """A socket that listens at a path, bound there and not moved there, as systemd's is."""
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(os.fspath(path))
+    made.listen()
+    made.setblocking(False)
+    return made
+
+
+@pytest.fixture
+async def held(echo: Echo, room: Path) -> AsyncIterator[tuple[GrpcServer, socket.socket]]:
+    """A server at a socket that somebody else holds, as systemd does."""
+    with _hold(room / "g.sock") as holder:
+        server = GrpcServer([echo.service])
+        await server.start(holder.dup())
+        yield server, holder
+        echo.gate.set()
+        await server.stop(1)
+
+
+async def test_a_socket_that_listens_already_is_served_and_left(
+    held: tuple[GrpcServer, socket.socket], room: Path
+) -> None:
+    server, holder = held
+    assert stat.S_IMODE((room / "g.grpc").stat().st_mode) == 0o600
+    async with grpc.aio.insecure_channel(f"unix:{room / 'g.sock'}") as channel:
+        large = "x" * (8 * _MEGABYTE)
+        answers = await asyncio.gather(*(_call(channel, "Echo", large[: 1 << shift]) for shift in range(22)))
+        assert [len(answer.value) for answer in answers] == [1 << shift for shift in range(22)]
+    await server.stop(1)
+    assert (room / "g.sock").is_socket() and not (room / "g.grpc").exists()
+    # Who connects now waits for the next server.
+    async with grpc.aio.insecure_channel(f"unix:{room / 'g.sock'}") as channel:
+        call = _call(channel, "Echo", "late")
+        await asyncio.sleep(0.1)
+        successor = GrpcServer([Echo().service])
+        await successor.start(holder.dup())
+        assert (await call).value == "late"
+        await successor.stop(1)
+
+
+async def test_a_call_under_way_is_finished_over_a_held_socket(
+    held: tuple[GrpcServer, socket.socket], echo: Echo, room: Path
+) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{room / 'g.sock'}") as channel:
+        call = _call(channel, "Slow", "a")
+        await echo.started.wait()
+        stopping = asyncio.ensure_future(held[0].stop(5))
+        await asyncio.sleep(0.05)
+        echo.gate.set()
+        assert (await call).value == "a"
+        await stopping
+
+
+async def test_nobody_but_root_passes_a_held_socket(
+    held: tuple[GrpcServer, socket.socket], room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "peer", lambda connection: (1, os.geteuid() + 1))
+    reader, writer = await asyncio.open_unix_connection(str(room / "g.sock"))
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_caller_of_a_held_socket_that_goes_away_takes_its_other_end_along(
+    held: tuple[GrpcServer, socket.socket], room: Path
+) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        _, writer = await asyncio.open_unix_connection(str(room / "g.sock"))
+        writer.close()
+    async with asyncio.timeout(5):
+        while len(os.listdir("/proc/self/fd")) > descriptors:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_held_socket_before_a_server_that_is_gone(room: Path) -> None:
+    with _hold(room / "g.sock") as holder:
+        splice = Splice(holder.dup(), room / "nobody")
+        await splice.start()
+        reader, writer = await asyncio.open_unix_connection(str(room / "g.sock"))
+        assert await reader.read() == b""
+        writer.close()
+        splice.refuse()
+        splice.stop()

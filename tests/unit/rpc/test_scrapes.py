@@ -13,7 +13,7 @@ from shim.rpc import scrapes
 from shim.rpc.scrapes import ScrapeServer, parse_address
 
 
-def exposition(accept: str) -> tuple[str, bytes]:
+async def exposition(accept: str) -> tuple[str, bytes]:
     return "text/plain", f"accepted {accept}\n".encode()
 
 

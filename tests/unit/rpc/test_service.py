@@ -22,8 +22,8 @@ def _call(seconds: float | None = None) -> Call:
 
 async def test_a_service_has_the_descriptors_methods(echo: Echo) -> None:
     service = echo.service
-    assert (service.name, tuple(service.methods)) == (NAME, METHODS)  # Watch, a stream one way only, is left out
-    assert tuple(service.streams) == ("Chat",)
+    assert (service.name, tuple(service.methods)) == (NAME, METHODS)  # Pour, whose requests alone stream, is left out
+    assert {name: method.one_request for name, method in service.streams.items()} == {"Watch": True, "Chat": False}
     method = service.methods["CloseIO"]
     assert (method.request, method.response, method.handler) == (StringValue, StringValue, echo.close_io)
     assert [name for name, method in service.methods.items() if method.cancellable] == ["Wait"]

@@ -34,6 +34,14 @@ def test_our_errors_have_their_own_code_and_text(kind: type[ShimError], lines: L
     assert [(line["event"], line["method"]) for line in lines.entries] == [("refused", "Task/Create")]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in _CLASSES if kind is not ShimError], ids=lambda kind: kind.__name__)
+def test_whose_fault_it_is_comes_back_over_grpc(kind: type[ShimError]) -> None:
+    told = dict(status.trailer(kind("does not work")))
+    back = status.inward(kind.code, "does not work", told[status.FAULT])
+    assert (back.code, back.fault, str(back)) == (kind.code, kind.fault, "does not work")
+    assert status.trailer(KeyError("pod")) == ()
+
+
 def test_a_timeout_is_a_deadline_passed(lines: LogCapture) -> None:
     code, text = status.outward(TimeoutError("internal detail"), "Task/Create")
     assert code is Code.DEADLINE_EXCEEDED

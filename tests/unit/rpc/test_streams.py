@@ -193,8 +193,8 @@ class Raw:
         self._decoder = Decoder()
         self._frames: list[Frame] = []
 
-    def open(self, stream: int, method: str = "Chat", flags: int = Flag.REMOTE_OPEN) -> None:
-        request = ttrpc_pb2.Request(service=NAME, method=method)
+    def open(self, stream: int, method: str = "Chat", flags: int = Flag.REMOTE_OPEN, payload: bytes = b"") -> None:
+        request = ttrpc_pb2.Request(service=NAME, method=method, payload=payload)
         self.send(Frame(stream, Type.REQUEST, request.SerializeToString(), flags))
 
     def send(self, frame: Frame) -> None:
@@ -231,6 +231,13 @@ async def test_the_frames_of_a_stream_as_the_protocol_draws_them(raw: Raw) -> No
 
 async def test_a_caller_that_has_nothing_to_say(raw: Raw) -> None:
     raw.open(1, flags=Flag.REMOTE_CLOSED)
+    assert await raw.frame() == Frame(1, Type.DATA, b"", _LAST)
+
+
+async def test_a_request_whose_answers_are_a_stream(raw: Raw) -> None:
+    raw.open(1, "Watch", Flag.REMOTE_CLOSED, StringValue(value="ab").SerializeToString())
+    for letter in "ab":
+        assert await raw.frame() == Frame(1, Type.DATA, StringValue(value=letter).SerializeToString())
     assert await raw.frame() == Frame(1, Type.DATA, b"", _LAST)
 
 
@@ -282,16 +289,30 @@ Chat = grpc.aio.StreamStreamCall[StringValue, StringValue]
 
 
 @pytest.fixture
-async def over_grpc(echo: Echo, room: Path) -> AsyncIterator[Callable[[], Any]]:
+async def grpc_channel(echo: Echo, room: Path) -> AsyncIterator[grpc.aio.Channel]:
     server = GrpcServer([echo.service])
     await server.start(room / "g")
     async with grpc.aio.insecure_channel(f"unix:{room / 'g'}") as channel:
-        yield channel.stream_stream(
-            f"/{NAME}/Chat",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=StringValue.FromString,
-        )
+        yield channel
     await server.stop(1)
+
+
+@pytest.fixture
+async def over_grpc(grpc_channel: grpc.aio.Channel) -> Callable[[], Any]:
+    return grpc_channel.stream_stream(
+        f"/{NAME}/Chat",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=StringValue.FromString,
+    )
+
+
+async def test_grpc_answers_one_request_with_a_stream(grpc_channel: grpc.aio.Channel) -> None:
+    watch: grpc.aio.UnaryStreamMultiCallable[StringValue, StringValue] = grpc_channel.unary_stream(
+        f"/{NAME}/Watch",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=StringValue.FromString,
+    )
+    assert [answer.value async for answer in watch(StringValue(value="abc"), timeout=5)] == ["a", "b", "c"]
 
 
 async def test_grpc_messages_go_both_ways(over_grpc: Callable[[], Chat], echo: Echo) -> None:

@@ -132,7 +132,7 @@ async def test_sixteen_connections_of_four_calls(server: TtrpcServer, room: Path
         ("Wrong", "", errors.Bug, "answered with Empty"),
         ("Cut", "", errors.Unreachable, "cut off"),
         ("Nope", "", errors.Unsupported, f"method Nope of {NAME}"),
-        ("Watch", "", errors.Unsupported, f"method Watch of {NAME}"),
+        ("Pour", "", errors.Unsupported, f"method Pour of {NAME}"),
         ("Large", str(LIMIT), errors.Exhausted, "exceeds the limit"),
     ],
 )

@@ -22,7 +22,7 @@ from shim.process import pidfd
 from shim.process.reaper import Exit
 from shim.sandbox import booting
 from shim.sandbox.container import Container
-from shim.sandbox.occurrences import Exited, Started
+from shim.sandbox.occurrences import Exited, Failed, Started
 from shim.sandbox.record import ContainerRecord
 from shim.sandbox.state import Status
 from tests.unit.monitors.fake import FakeRun
@@ -112,7 +112,7 @@ async def test_not_booted_it_is_ended_and_nobody_hears_of_a_start(
             await container.start("")
         assert (await container.init.wait()).status == 128 + signal.SIGKILL
         assert container.init.status is Status.STOPPED
-        assert [type(told) for told in node.told] == [Exited]
+        assert [type(told) for told in node.told] == [Failed, Exited]
 
 
 async def test_one_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,3 +151,22 @@ async def test_a_removal_that_failed_is_tried_again_without_being_asked(
     async with asyncio.timeout(5):
         while failures:
             await asyncio.sleep(0.005)
+
+
+async def test_a_containers_next_life_is_counted(
+    sandboxes: Sandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name in the pod; a container that nobody named has no other life."""
+    counted: list[tuple[str, str]] = []
+    monkeypatch.setattr("shim.telemetry.count", lambda what, kind: counted.append((what, kind)))
+
+    async def create(node: Any, sandbox: Any, order: Order, spec: Any) -> Any:
+        record = SimpleNamespace(unikernel=True)
+        return SimpleNamespace(id=order.id, name=order.id.rpartition("-")[0], kind="unikernel", record=record)
+
+    monkeypatch.setattr(creation, "create", create)
+    sandboxes.add("ns", "pod", Pod()).start()
+    for id in ("web-1", "db-1", "web-2", "web-3", "x1", "x2"):
+        await sandboxes.create("ns", order(tmp_path, id, "pod"))
+        sandboxes.sandbox("ns", "pod").containers.clear()
+    assert counted == [("restarted", "unikernel")] * 2

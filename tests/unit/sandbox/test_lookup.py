@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from shim.clock import rfc3339
 from shim.errors import InvalidRequest, NotFound
 from shim.process.reaper import Exit
-from shim.sandbox.description import describe, time
+from shim.sandbox.description import describe
 from shim.sandbox.lookup import find, title
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod
@@ -64,6 +65,16 @@ def test_several_are_meant() -> None:
         find(ALL, "")
 
 
+def test_a_container_means_its_pod() -> None:
+    web, db = sandbox("aaa1", "web"), sandbox("bbb2", "db")
+    web.containers = cast(Any, {"c0ffee1": None})
+    db.containers = cast(Any, {"c0ffee22": None, "aaa": None})
+    assert find((web, db), "c0ffee1") is web and find((web, db), "c0ffee2") is db
+    assert find((web, db), "aaa") is web  # a pod's id comes first
+    with pytest.raises(InvalidRequest, match=r"2 pods are meant: default/web \(aaa1\), default/db \(bbb2\)"):
+        find((web, db), "c0f")
+
+
 def test_titles() -> None:
     assert title(sandbox("0123456789abcdef", "web")) == "default/web (0123456789ab)"
     assert title(sandbox("0123456789abcdef")) == "0123456789ab"
@@ -77,5 +88,5 @@ def test_a_description_without_a_unikernel() -> None:
 
 
 def test_times() -> None:
-    assert time(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123Z"
-    assert time(0) is None
+    assert rfc3339(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123Z"
+    assert rfc3339(0) is None

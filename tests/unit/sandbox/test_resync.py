@@ -9,6 +9,7 @@ from typing import Any, cast
 from shim.process.reaper import Exit
 from shim.process.stdio import Streams
 from shim.sandbox.process import Process
+from shim.sandbox.record import ContainerRecord
 from shim.sandbox.resync import present
 from shim.sandbox.sandbox import Sandbox
 from shim.sandbox.state import Status
@@ -17,10 +18,9 @@ from shim.sandbox.state import Status
 def container(id: str, *steps: Status, destination: str = "", execs: tuple[Process, ...] = ()) -> Any:
     return SimpleNamespace(
         id=id,
-        record=SimpleNamespace(destination=destination),
+        record=ContainerRecord(namespace="ns", container=id, sandbox="s", bundle=Path("/"), destination=destination),
         init=process(id, *steps),
         execs={each.name: each for each in execs},
-        common=lambda: {"namespace": "ns", "container": id, "destination": destination},
     )
 
 

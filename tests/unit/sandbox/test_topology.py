@@ -14,7 +14,7 @@ from shim.network.kernel.namespace import Namespace, NamespaceGone
 from shim.network.plan import Plan
 from shim.network.topology.assembling import Subject
 from shim.network.topology.chains import Holder
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Pod, Topology
 from shim.sandbox import topology
 from shim.sandbox.record import PodPlan
 from shim.sandbox.sandbox import Sandbox
@@ -36,16 +36,16 @@ def sandbox(plumbing: PodPlan | None, netns: str = NETNS) -> Sandbox:
         (
             PLUMBING,
             Subject(
-                sandbox="s", namespace="default", name="web", plan=PLAN,
+                sandbox="s", pod=Pod(namespace="default", name="web"), plan=PLAN,
                 holder=Holder(monitor="qemu", pid=7, dns=("192.0.2.53",)),
             ),
         ),
-        (None, Subject(sandbox="s", namespace="default", name="web")),
+        (None, Subject(sandbox="s", pod=Pod(namespace="default", name="web"))),
     ],
 )  # fmt: skip
 async def test_by_which_plan(plumbing: PodPlan | None, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Path] = []
-    drawn = Topology(sandbox="s", namespace="", name="", netns="", plumbed=False)
+    drawn = Topology(id="s", pod=Pod(), netns="", plumbed=False)
 
     async def open_namespace(path: Path) -> Namespace:
         return cast(Namespace, SimpleNamespace(close=lambda: closed.append(path)))

@@ -41,7 +41,7 @@ def test_the_exit_code_says_whether_something_is_wrong(
     assert done.exit_code == code and "02:00:5e:10:00:02" in done.stdout
 
 
-@pytest.mark.parametrize("answer", ['{"sandbox": "s"}', "[]", '{"sandbox": 1}'])
+@pytest.mark.parametrize("answer", ['{"id": "s"}', "[]", '{"id": 1}'])
 def test_an_answer_of_another_version_is_said_in_a_line(answer: str, answers: list[str]) -> None:
     answers.append(answer)
     done = run("web")
@@ -51,3 +51,9 @@ def test_an_answer_of_another_version_is_said_in_a_line(answer: str, answers: li
 def test_keys_of_a_later_version_are_passed_over(answers: list[str]) -> None:
     answers.append(msgspec.json.encode({**msgspec.to_builtins(PICTURES["bridge"]()), "later": 1}).decode())
     assert run("web").exit_code == 0
+
+
+def test_the_json_names_a_pod_as_other_subcommands_do(answers: list[str]) -> None:
+    answers.append(msgspec.json.encode(PICTURES["bridge"]()).decode())
+    found = msgspec.json.decode(run("web", "--json").stdout)
+    assert found["id"] and found["pod"] == {"namespace": "default", "name": "web"}

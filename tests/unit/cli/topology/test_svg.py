@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from shim.cli.topology import ink, svg
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Pod, Topology
 from tests.unit.cli.topology.pictures import PICTURES, broken
 from tests.unit.network.topology import made_up
 from tests.unit.network.topology.made_up import replaced
@@ -80,7 +80,7 @@ def test_both_colour_schemes() -> None:
 )
 def test_hostile_names_are_words_and_nothing_else(hostile: str) -> None:
     made = made_up.bridged("mirror").with_link("tap0", name=hostile)
-    root = parsed(replaced(made.topology(), name=hostile, notes=(hostile,)))
+    root = parsed(replaced(made.topology(), pod=Pod(namespace="default", name=hostile), notes=(hostile,)))
     assert not list(root.iter(f"{_SVG}script"))
     shown = " ".join(texts(root))
     assert "tap0" in shown and not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800]", shown)

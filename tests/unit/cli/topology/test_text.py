@@ -6,7 +6,7 @@ import pytest
 
 from shim.cli.topology import text
 from shim.cli.topology.captions import fold, width_of
-from shim.network.topology.model import Topology
+from shim.network.topology.model import Pod, Topology
 from tests.unit.cli.topology.pictures import PICTURES, broken
 from tests.unit.network.topology import made_up
 from tests.unit.network.topology.made_up import replaced
@@ -58,7 +58,7 @@ def test_ascii_where_the_terminal_has_nothing_else() -> None:
 def test_what_a_terminal_would_obey_is_shown() -> None:
     made = made_up.bridged("mirror")
     hostile = made.with_link("tap0", name="\x1b[31mx\r\n").topology()
-    found = drawn(replaced(hostile, name="we\x07b\u202e", notes=("\x1b]0;title\x07",)))
+    found = drawn(replaced(hostile, pod=Pod(namespace="default", name="we\x07b\u202e"), notes=("\x1b]0;title\x07",)))
     assert "\\x1b[31mx\\r\\n" in found and "we\\x07b\\u202e" in found and "\x1b" not in found and "\x07" not in found
 
 

@@ -16,7 +16,7 @@ from shim.network.operations import AttachProgram, CreateBridge, CreateMacvtap, 
 from shim.network.plan import Plan
 from shim.network.topology.assembling import Subject, assemble
 from shim.network.topology.chains import Holder
-from shim.network.topology.model import Fault, Topology
+from shim.network.topology.model import Fault, Pod, Topology
 from shim.network.topology.planned import PROGRAM
 from shim.network.topology.seen import Beyond, Filter, Forwarding, Further, Port, Seen, Tap
 from tests.unit.network import building
@@ -42,7 +42,7 @@ class MadeUp(msgspec.Struct, frozen=True, kw_only=True):
         """The picture of it; without the `plan`, of the bare namespace."""
         if not plan:
             return assemble(NETNS, Subject(), self.seen, self.beyond)
-        subject = Subject(sandbox=SANDBOX, namespace="default", name="web", plan=self.plan, holder=_HOLDER)
+        subject = Subject(sandbox=SANDBOX, pod=Pod(namespace="default", name="web"), plan=self.plan, holder=_HOLDER)
         return assemble(NETNS, subject, self.seen, self.beyond)
 
     def faults(self) -> dict[str, Fault]:

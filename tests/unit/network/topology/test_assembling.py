@@ -84,7 +84,7 @@ def test_who_owns_what() -> None:
 def test_without_a_plan_the_way_is_found_and_what_was_told_is_not(dataplane: str) -> None:
     found = made_up.bridged(dataplane).topology(plan=False)
     assert found.plumbed and found.before == () and found.faults == ()
-    assert found.sandbox == made_up.SANDBOX and found.netns == NETNS
+    assert found.id == made_up.SANDBOX and found.netns == NETNS
     (now,) = found.now
     known = by_sort(made_up.bridged(dataplane).topology().now[0])
     for sort, element in by_sort(now).items():
