@@ -1,7 +1,7 @@
 # `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example pictures test test-unit test-integration chaos lint format lock docs proto bench clean distclean install uninstall
+.PHONY: help setup demo example pictures test test-unit test-integration chaos lint format lock docs proto bench bench-check clean distclean install uninstall
 
 PREFIX ?= /opt/unikernel-shim
 BINDIR ?= /usr/local/bin
@@ -71,9 +71,13 @@ proto: .cache/unit ## generate shim/wire from protos/
 pictures: .cache/unit ## draw docs/pictures anew, and what tests compare drawings with
 	@$(VENV)/python -m tests.unit.cli.topology.pictures
 
-bench: setup ## how long a pod takes against runc's, plumbing against ip(8), a guest's packets against a bare veth's
+bench: setup ## every figure beside the peer's, in ten minutes: a table, build/bench.json, build/bench/*.svg; FIGURES="start courier" for some
 	@$(SETUP) bench
-	@$(VENV)/python -m pytest tests/performance -s $(ARGS)
+	@$(VENV)/python -m pytest tests/performance -s $(if $(FIGURES),--figures "$(FIGURES)") $(ARGS)
+	@$(VENV)/python -m tests.performance.plots
+
+bench-check: bench ## the same, and its ratios beside the committed ones; it fails where one is worse, and CI does not ask
+	@$(VENV)/python -m tests.performance.baseline
 
 clean: ## what was generated or built; the virtual environment and unpacked packages stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis shim/wire/*_pb2.py shim/wire/*_pb2.pyi shim/wire/.fingerprint
@@ -82,9 +86,10 @@ clean: ## what was generated or built; the virtual environment and unpacked pack
 distclean: clean ## that as well: the next `make test` begins from nothing
 	rm -rf .venv .cache
 
-lock: .cache/unit ## renew both lock files from pyproject.toml
+lock: .cache/unit ## renew the lock files from pyproject.toml
 	@$(VENV)/python -m pip install -q pip-tools
-	@for each in "requirements.lock --extra dev --extra docs --extra tracing" requirements-node.lock; do \
+	@for each in "requirements.lock --extra dev --extra docs --extra tracing" requirements-node.lock \
+	        "requirements-bench.lock --extra bench -c requirements.lock"; do \
 	    $(VENV)/pip-compile -q --no-emit-index-url --no-emit-find-links --no-emit-options --generate-hashes --allow-unsafe \
 	        --strip-extras --upgrade -o $$each pyproject.toml; done
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from shim.bench.batch import Batch, names, spelled
-from shim.bench.figures import Figures
+from shim.bench.figures import Figure, turns
 from shim.errors import NodeFault
 from shim.network.kernel.namespace import namespace_path
 from shim.network.kernel.tap import close_tap
@@ -28,44 +28,47 @@ PLUMBING = "plumb and undo"
 BATCH = "ip -batch"
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Milliseconds that it takes."""
-    began = time.perf_counter()
-    work()
-    return (time.perf_counter() - began) * 1000
-
-
-def round_trips(call: Callable[[], object], rounds: int) -> Figures:
+def round_trips(call: Callable[[], object], rounds: int) -> Figure:
     """A call to the service, from request to answer."""
-    figures = Figures("A call of the service over gRPC", "ms", spread=True)
+    figure = Figure("call", "A call of the service over gRPC")
     for _ in range(_WARM_UP):
         call()
-    figures.add("List", *(timed(call) for _ in range(rounds)))
-    return figures
+    for _ in range(rounds):
+        with figure.timed("List"):
+            call()
+    return figure
 
 
-def courier(binary: Path, rounds: int, environment: Mapping[str, str] | None = None) -> Figures:
+def courier(binary: Path, rounds: int, environment: Mapping[str, str] | None = None) -> Figure:
     """The shim binary that containerd runs, from its start to its exit, beside its bare interpreter.
 
     Raises NodeFault where it names none, OSError where it cannot be run, CalledProcessError where it fails.
+    """
+    argvs = {COURIER: [str(binary), "-v"], BARE: bare(binary)}
+    figure = Figure("courier", "The shim binary, start to exit", peer=BARE)
+
+    def run(argv: list[str]) -> None:
+        subprocess.run(argv, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    for _, argv in turns(_WARM_UP, argvs):
+        run(argv)
+    for name, argv in turns(rounds, argvs):
+        with figure.timed(name):
+            run(argv)
+    return figure
+
+
+def bare(binary: Path) -> list[str]:
+    """The argv of a script's interpreter that does nothing.
+
+    Raises NodeFault where the file names none, OSError where it cannot be read.
     """
     with binary.open("rb") as file:
         mark, _, named = file.readline().partition(b"#!")  # execve(2), Interpreter scripts
     if mark or not named.split():
         raise NodeFault("it is no script, so there is no interpreter to compare it with", subject=str(binary))
     interpreter = os.fsdecode(named.split()[0])
-    argvs = {COURIER: [str(binary), "-v"], BARE: [interpreter, "-I", "-S", "-c", "pass"]}
-    figures = Figures("The shim binary, start to exit", "ms", peer=BARE, spread=True)
-
-    def run(argv: list[str]) -> None:
-        subprocess.run(argv, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    for number in range(_WARM_UP + rounds):
-        for name, argv in argvs.items():
-            took = timed(lambda argv=argv: run(argv))  # type: ignore[misc]
-            if number >= _WARM_UP:
-                figures.add(name, took)
-    return figures
+    return [interpreter, "-I", "-S", "-c", "pass"]
 
 
 def batches(plan: Plan) -> tuple[Batch, Batch, Batch]:
@@ -78,28 +81,29 @@ def batches(plan: Plan) -> tuple[Batch, Batch, Batch]:
     )
 
 
-async def plumbing(namespace: str, dataplane: str, rounds: int) -> Figures:
+async def plumbing(namespace: str, dataplane: str, rounds: int) -> Figure:
     """A pod's network handed to a guest and given back, beside ip(8) and tc(8) doing what they can of the same.
 
     `namespace` is one by name, with an eth0 that a guest can have. It is as before at the end.
     """
-    figures = Figures(f"Plumbing and its undoing, {dataplane}", "ms", peer=BATCH, spread=True)
+    figure = Figure(f"plumbing.{dataplane}", f"Plumbing and its undoing, {dataplane}", peer=BATCH)
     for number in range(_WARM_UP + rounds):
+        if number == _WARM_UP:
+            figure.clear()
         began = time.perf_counter()
         async with await PodNetwork.open(namespace_path(namespace)) as network:
             plan = await network.plan(seed="measured", dataplane=dataplane)
             taps = await network.apply(plan)
             await network.undo(plan)
-            ours = (time.perf_counter() - began) * 1000
+            figure.add(PLUMBING, (time.perf_counter() - began) * 1000)
             await asyncio.gather(*(close_tap(tap) for tap in taps))
             await network.settled()
         there, back, away = batches(plan)
-        theirs = timed(lambda there=there, back=back: (there.run(namespace), back.run(namespace)))  # type: ignore[misc]
+        with figure.timed(BATCH):
+            there.run(namespace)
+            back.run(namespace)
         away.run(namespace)
-        if number >= _WARM_UP:
-            figures.add(PLUMBING, ours)
-            figures.add(BATCH, theirs)
-    return figures
+    return figure
 
 
 @contextlib.contextmanager

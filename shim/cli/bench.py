@@ -18,7 +18,7 @@ from shim.cli.endings import tidied_up
 from shim.config import VARIABLE
 
 if TYPE_CHECKING:
-    from shim.bench.figures import Figures
+    from shim.bench.figures import Row, Table
     from shim.config import Config
 
 _COURIER: Final = "containerd-shim-unikernel-v2"
@@ -44,18 +44,18 @@ def command(config_path: Path | None, rounds: int, as_json: bool) -> None:
     config = configuration.load(config_path)
     # To be told to end is no reason to leave a namespace behind.
     with tidied_up():
-        figures = list(_measured(config, configuration.named(config_path), rounds))
+        tables = list(_measured(config, configuration.named(config_path), rounds))
     if as_json:
-        terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in figures]})
+        terminal.print_json({"load": os.getloadavg()[0], "figures": [as_object(each) for each in tables]})
         return
-    for number, each in enumerate(figures):
+    for number, each in enumerate(tables):
         if number:
             click.echo("")
         terminal.print_words((each.heading, "head"))
         terminal.print_table(_COLUMNS, _rows(each))
 
 
-def _measured(config: Config, file: Path, rounds: int) -> Iterator[Figures]:
+def _measured(config: Config, file: Path, rounds: int) -> Iterator[Table]:
     """Each table that can be made here. `file` is where the configuration comes from."""
     from shim.bench import measuring
     from shim.cli import client
@@ -64,17 +64,17 @@ def _measured(config: Config, file: Path, rounds: int) -> Iterator[Figures]:
 
     try:
         with client.connected(config.grpc_socket, "List", pb.ListRequest()) as call:
-            yield measuring.round_trips(call, 10 * rounds)
+            yield measuring.round_trips(call, 10 * rounds).table()
     except ShimError as error:
         terminal.note(f"a call is not measured: {error}")
     try:
         environment = {**os.environ, VARIABLE: os.fspath(file.absolute())}
-        yield measuring.courier(_courier(config), rounds, environment)
+        yield measuring.courier(_courier(config), rounds, environment).table()
     except (OSError, subprocess.CalledProcessError, ShimError) as error:
         terminal.note(f"the shim binary is not measured: {_words(error)}")
     try:
         with measuring.made_pod(f"uksbench{os.getpid()}") as namespace:
-            yield asyncio.run(measuring.plumbing(namespace, config.network.dataplane, rounds))
+            yield asyncio.run(measuring.plumbing(namespace, config.network.dataplane, rounds)).table()
     except (OSError, subprocess.CalledProcessError, ShimError) as error:
         terminal.note(f"plumbing is not measured: {_words(error)} (it needs root, and ip(8) and tc(8))")
 
@@ -99,20 +99,26 @@ def _words(error: Exception) -> str:
     return said.decode(errors="replace").strip() if said else str(error)
 
 
-def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
-    for row in figures.rows():
-        ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
-        yield row.name, str(row.count), f"{row.median:.3f} {figures.unit}", f"{row.p99:.3f} {figures.unit}", ratio
+def _rows(table: Table) -> Iterator[tuple[str, ...]]:
+    for row in table.rows:
+        ratio = _ratio(table, row)
+        said = f"{ratio:.2f}" if ratio is not None else "-"
+        yield row.name, str(row.count), f"{row.median:.3f} {table.unit}", f"{row.p99:.3f} {table.unit}", said
 
 
-def as_object(figures: Figures) -> dict[str, Any]:
+def _ratio(table: Table, row: Row) -> float | None:
+    """The row's ratio; the peer's own is 1."""
+    return 1.0 if row.name == table.peer else row.ratio
+
+
+def as_object(table: Table) -> dict[str, Any]:
     """One table; `ratio` is null for one that has no peer."""
     return {
-        "title": figures.title,
-        "unit": figures.unit,
-        "peer": figures.peer or None,
+        "title": table.title,
+        "unit": table.unit,
+        "peer": table.peer or None,
         "rows": [
-            {"name": row.name, "n": row.count, "median": row.median, "p99": row.p99, "ratio": row.ratio}
-            for row in figures.rows()
+            {"name": row.name, "n": row.count, "median": row.median, "p99": row.p99, "ratio": _ratio(table, row)}
+            for row in table.rows
         ],
     }

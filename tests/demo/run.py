@@ -67,7 +67,7 @@ def main() -> int:
 def show(stack: ExitStack) -> None:
     """Both layouts on one containerd and one daemon."""
     node = stack.enter_context(Node("demo"))
-    daemon = Daemon(node)
+    daemon = Daemon(node, doubles=not os.environ.get("KERNEL"))
     containerd = Containerd(node)
     for server in (daemon, containerd):
         stack.callback(server.stop)

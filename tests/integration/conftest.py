@@ -22,7 +22,7 @@ from tests.integration.containerd import Containerd
 from tests.integration.cri import Client, Pod
 from tests.integration.daemon import Daemon
 from tests.integration.leaks import LeakCheck
-from tests.integration.node import Node
+from tests.integration.node import SUBNET, Node
 from tests.integration.process import Server
 
 #: What a failed test shows.
@@ -68,9 +68,9 @@ def running(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def fresh_node(area: str) -> Iterator[Node]:
+def fresh_node(area: str, subnet: str = SUBNET) -> Iterator[Node]:
     """A node of one's own; its network is shown if a test fails meanwhile."""
-    with Node(area) as made:
+    with Node(area, subnet) as made:
         _nodes.append(made)
         try:
             yield made

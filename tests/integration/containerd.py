@@ -55,9 +55,12 @@ class Containerd(Server):
         name: str = "containerd",
         collector: str = "",
         env: Mapping[str, str] | None = None,
+        level: str = "debug",
+        handlers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """`config` is the daemon's configuration, for the couriers that this containerd will run; `collector` where its
-        traces go, an OTLP endpoint; `env` goes into its environment."""
+        traces go, an OTLP endpoint; `env` goes into its environment; `level` is the log's; `handlers` are further
+        runtime handlers' settings by name."""
         self.line = line
         self._collector = collector
         self.bin = paths.cached(f"containerd-{line}", "usr", "bin")
@@ -67,7 +70,8 @@ class Containerd(Server):
         self.state = node.base / "state"
         self.root = node.base / f"root-{line}"
         file = node.base / f"{name}.toml"
-        file.write_text(self._config(node, socket))
+        self._level = level
+        file.write_text(self._config(node, socket, handlers or {}))
         env = {
             **(env or {}),
             "PATH": f"{self.bin}:{paths.BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
@@ -136,13 +140,14 @@ class Containerd(Server):
             return False
         return all(condition.status for condition in conditions if condition.type in ("RuntimeReady", "NetworkReady"))
 
-    def _config(self, node: Node, socket: Path) -> str:
+    def _config(self, node: Node, socket: Path, more: Mapping[str, Mapping[str, Any]]) -> str:
         v3 = self.line == "2"
         runtime = "io.containerd.cri.v1.runtime" if v3 else "io.containerd.grpc.v1.cri"
         # runc works in every cgroup layout, and crun not (FACTS); the engine under test is the daemon's choice.
-        handlers: dict[str, dict[str, Any]] = {
+        handlers: dict[str, Mapping[str, Any]] = {
             "runc": {"runtime_type": "io.containerd.runc.v2"},
             **registered(self.line),
+            **more,
         }
         for name in ("unikernel", "unikernel-shim") if v3 else ():
             handlers[f"{name}-streaming"] = {**handlers[name], "io_type": "streaming"}
@@ -168,7 +173,7 @@ disabled_plugins = {tracing}
 address = "{socket}"
 
 [debug]
-level = "debug"
+level = "{self._level}"
 
 [plugins."io.containerd.internal.v1.opt"]
 path = "{node.base / "opt"}"

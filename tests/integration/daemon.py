@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.integration import acceleration, doubles, paths, tender_double
+from tests.integration import acceleration, paths, tender_double
+from tests.integration import doubles as monitors
 from tests.integration.node import Node
 from tests.integration.process import Server, answers
 
@@ -22,14 +23,19 @@ class Daemon(Server):
         more: str = "",
         env: Mapping[str, str] | None = None,
         grouping: str = "node",
+        production: bool = False,
+        doubles: bool = True,
+        program: Sequence[str] = (str(paths.DAEMON),),
     ) -> None:
         """`more` is TOML put behind the node's own settings, `env` goes into its environment, `grouping` is what
-        couriers go by."""
+        couriers go by. In `production` it logs little, and has no metrics. Without `doubles` it has the monitors of
+        the machine, and no doubles of those. `program` is what it runs as."""
         self.run_dir = node.base / "run"
         self.storage = node.base / "storage"
         self.config = node.base / f"{name}.toml"
-        self.config.write_text(f'grouping = "{grouping}"\n' + configuration(node, self.run_dir) + more)
-        command = [str(paths.DAEMON), "serve"]
+        settings = configuration(node, self.run_dir, production=production, doubles=doubles)
+        self.config.write_text(f'grouping = "{grouping}"\n{settings}{more}')
+        command = [*program, "serve"]
         super().__init__(node, name, command, self.run_dir / "shim.sock", {**environment(self.config), **(env or {})})
         place()
         acceleration.lend(self.run_dir)
@@ -49,25 +55,28 @@ class Daemon(Server):
         return self.run_dir / "shim.ttrpc"
 
 
-def configuration(node: Node, run_dir: Path) -> str:
-    """The node's settings as TOML: top-level keys, and the tables `log`, `storage`, `metrics`, `containerd`, and
-    `monitors` but for `qemu`."""
-    return f"""\
-run_dir = "{run_dir}"
-
+def configuration(node: Node, run_dir: Path, *, production: bool = False, doubles: bool = True) -> str:
+    """The node's settings as TOML: top-level keys, the tables `storage` and `containerd`; but in `production` `log` and
+    `metrics`, and with `doubles` `monitors` but for `qemu`."""
+    tests = f"""\
 [log]
 level = "debug"
 format = "json"
 
+[metrics]
+listen = "unix:{run_dir / "metrics.sock"}"
+"""
+    places = tender_double.configuration(node.base) + monitors.configuration(node.base) if doubles else ""
+    return f"""\
+run_dir = "{run_dir}"
+
+{"" if production else tests}
 [storage]
 directory = "{node.base / "storage"}"
 
-[metrics]
-listen = "unix:{run_dir / "metrics.sock"}"
-
 [containerd]
 address = "{node.base / "containerd.sock"}"
-{tender_double.configuration(node.base)}{doubles.configuration(node.base)}"""
+{places}"""
 
 
 def environment(config: Path) -> dict[str, str]:

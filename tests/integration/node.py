@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,7 +49,9 @@ sys.stdout.write(body.decode())
 class Node:
     """`token` is in every name the node makes; `base` holds all its files. Use it as a context."""
 
-    def __init__(self, area: str = "t") -> None:
+    def __init__(self, area: str = "t", subnet: str = SUBNET) -> None:
+        """`subnet` is the pods' in the layouts `subnet` and `ports`: all but its last addresses are for the former."""
+        self.subnet = ip_network(subnet)
         self.token = f"uks{area}{uuid.uuid4().hex[:6]}"
         self.netns = self.token
         self.base = Path(tempfile.mkdtemp(prefix=f"{self.token}-", dir=paths.TEMPORARY))
@@ -167,11 +170,11 @@ class Node:
     def _networks(self) -> dict[str, list[dict[str, Any]]]:
         def bridge(first: int, last: int) -> dict[str, Any]:
             # Two networks on one bridge: each keeps account of its own part of the subnet.
-            part, _, _ = SUBNET.rpartition(".")
+            part = {"rangeStart": str(self.subnet[first]), "rangeEnd": str(self.subnet[last])}
             ipam = {
                 "type": "host-local",
                 "dataDir": str(self.base / "ipam"),
-                "ranges": [[{"subnet": SUBNET, "rangeStart": f"{part}.{first}", "rangeEnd": f"{part}.{last}"}]],
+                "ranges": [[{"subnet": str(self.subnet), **part}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             }
             # The masquerade rules show whether the plugin's DEL still found what it needs on eth0.
@@ -179,9 +182,9 @@ class Node:
             return {"type": "bridge", "bridge": "cni0", **how, "ipam": ipam}
 
         return {
-            "subnet": [bridge(2, 199)],
+            "subnet": [bridge(2, -57)],
             "routed": [{"type": "calico_like", "block": BLOCK, "data_dir": str(self.base / "block")}],
-            "ports": [bridge(200, 250), {"type": "portmap", "capabilities": {"portMappings": True}}],
+            "ports": [bridge(-56, -6), {"type": "portmap", "capabilities": {"portMappings": True}}],
         }
 
     def cgroups(self) -> list[Path]:

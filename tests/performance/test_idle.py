@@ -1,18 +1,16 @@
 """What pods cost that do nothing: the daemon's CPU time and wake-ups in a minute with 200 of them, and with none.
 
-Prints; judges nothing but that all were there. The sandboxes are made as containerd's sandbox plugin makes them, in
-network namespaces of our own; in some of them a unikernel runs (the tender's double). `make bench` shows the output.
+Judges nothing but that all were there. The sandboxes are made as containerd's sandbox plugin makes them, in network
+namespaces of our own; in some of them a unikernel runs (the tender's double).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,61 +20,43 @@ from tests.integration.conftest import fresh_node, running
 from tests.integration.daemon import Daemon
 from tests.integration.doors import Door
 from tests.integration.node import Node
+from tests.performance.conftest import Measured
+from tests.performance.processes import Reading
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.figure("idle")]
 
 _SANDBOXES = 200
 _GUESTS = 20
-_IDLE = 60.0  # seconds that are measured
+_IDLE = 30.0  # seconds that are measured
 _SETTLE = 5.0  # seconds before them, for what a creation leaves to be done
 _NAMESPACE = "idle"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A process at one moment; `cpu` in seconds, `pss` in MiB."""
-
-    cpu: float
-    wakeups: int
-    pss: float
-    threads: int
-    descriptors: int
-
-    @classmethod
-    def of(cls, pid: int) -> Reading:
-        process = Path(f"/proc/{pid}")
-        # utime and stime, fields 14 and 15 of proc(5)'s stat; the name before them may contain blanks.
-        stat = (process / "stat").read_text().rpartition(")")[2].split()
-        threads = list((process / "task").iterdir())
-        return cls(
-            cpu=(int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK"),
-            wakeups=sum(_number(thread / "status", "voluntary_ctxt_switches:") for thread in threads),
-            pss=_number(process / "smaps_rollup", "Pss:") / 1024,
-            threads=len(threads),
-            descriptors=len(list((process / "fd").iterdir())),
-        )
-
-
-def _number(path: Path, label: str) -> int:
-    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(label))
-
-
-def test_two_hundred_idle_sandboxes() -> None:
+def test_two_hundred_idle_sandboxes(measured: Measured) -> None:
+    peer, name = "none", f"{_SANDBOXES} sandboxes"
+    rows: dict[tuple[str, str, str], Callable[[Reading, Reading], float]] = {
+        ("cpu", "CPU time in a minute", "ms"): lambda before, after: (after.cpu - before.cpu) * 60_000 / _IDLE,
+        ("wakeups", "wake-ups of all threads in a minute", "wake-ups"): lambda before, after: (
+            (after.wakeups - before.wakeups) * 60 / _IDLE
+        ),
+        ("pss", "PSS", "MiB"): lambda before, after: after.pss,
+        ("threads", "threads", "threads"): lambda before, after: after.threads,
+        ("descriptors", "open files", "files"): lambda before, after: after.descriptors,
+    }
+    figures = {key: measured.figure(f"idle.{key}", f"The idle daemon: {title}", unit) for key, title, unit in rows}
     with fresh_node("idle") as node:
-        daemon = Daemon(node)
+        daemon = Daemon(node, production=True)
         with running(daemon):
             none = _idle(daemon.pid)
-            began = time.perf_counter()
             with _pods(node, daemon):
-                print(
-                    f"\n{_SANDBOXES} sandboxes, {_GUESTS} of them with a unikernel: {time.perf_counter() - began:.1f} s"
-                )
                 many = _idle(daemon.pid)
                 with Door(daemon.socket, _NAMESPACE) as door:
                     listed = door.inspection("List").sandboxes
     assert len(listed) == _SANDBOXES
     assert sum(entry.status == "running" for entry in listed) == _GUESTS
-    _show(none, many)
+    for (key, _, _), value in rows.items():
+        figures[key].add(peer, value(*none))
+        figures[key].add(name, value(*many))
 
 
 def _idle(pid: int) -> tuple[Reading, Reading]:
@@ -85,25 +65,6 @@ def _idle(pid: int) -> tuple[Reading, Reading]:
     before = Reading.of(pid)
     time.sleep(_IDLE)
     return before, Reading.of(pid)
-
-
-def _show(none: tuple[Reading, Reading], many: tuple[Reading, Reading]) -> None:
-    print(f"the daemon, idle for {_IDLE:g} s        none   {_SANDBOXES} sandboxes")
-    rows: dict[str, Callable[[Reading, Reading], float]] = {
-        "CPU time, ms": lambda before, after: (after.cpu - before.cpu) * 1000,
-        "wake-ups of all threads": lambda before, after: after.wakeups - before.wakeups,
-        "PSS, MiB": lambda before, after: after.pss,
-        "threads": lambda before, after: after.threads,
-        "descriptors": lambda before, after: after.descriptors,
-    }
-    for label, value in rows.items():
-        print(f"  {label:<28} {value(*none):10.1f} {value(*many):10.1f}")
-    first, second = none[1], many[1]
-    print(
-        f"  for each sandbox: {(second.pss - first.pss) * 1024 / _SANDBOXES:.1f} KiB, "
-        f"{(second.threads - first.threads) / _SANDBOXES:.2f} threads, "
-        f"{(second.descriptors - first.descriptors) / _SANDBOXES:.2f} descriptors"
-    )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from shim.process.spawn import run as run_program
 from tests.integration import guest, paths, small_kernel
 from tests.unit.oci import elf
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.figure("overhead", on_request=True)]
 
 _MIB = 1 << 20
 _DISK = 64 * _MIB

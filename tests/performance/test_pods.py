@@ -1,125 +1,72 @@
-"""What a pod costs, beside runc's on the same containerd and CNI in the same run. Prints ratios; judges nothing.
-
-Runs are interleaved, so that a machine whose speed drifts does not favour either. `make bench` shows the output.
-"""
+"""A pod's start, its first answer and its end, beside runc's on the same containerd and CNI in the same run."""
 
 from __future__ import annotations
 
-import asyncio
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
 
-from shim.bench import measuring
-from shim.rpc.ttrpc_client import TtrpcClient
-from shim.wire import task_v3_pb2
-from tests.integration import images, paths
-from tests.integration.conftest import fresh_node, running
-from tests.integration.containerd import Containerd
-from tests.integration.daemon import Daemon
-from tests.integration.node import Node
+from shim.bench.figures import Figure, Goal, turns
+from tests.integration.ready import eventually
+from tests.performance.answers import Asker
+from tests.performance.conftest import Measured
+from tests.performance.contenders import LINUX, RUNC, Contender, linux
+from tests.performance.place import Place
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 
-_ROUNDS = 12
-
-
-class Bench:
-    """Two series measured in turn."""
-
-    def __init__(self, title: str, unit: str = "ms") -> None:
-        self.title, self.unit = title, unit
-        self.series: dict[str, list[float]] = {}
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.series.setdefault(name, []).append((time.perf_counter() - began) * 1000)
-
-    def show(self, ours: str, peer: str) -> None:
-        """Median and worst of both, and the ratio of the medians."""
-        print(f"\n{self.title}")
-        for name in (ours, peer):
-            values = self.series[name]
-            print(f"  {name:<28} median {statistics.median(values):8.2f} {self.unit}  worst {max(values):8.2f}")
-        ratio = statistics.median(self.series[ours]) / statistics.median(self.series[peer])
-        print(f"  ratio                        {ratio:.2f}")
+_ROUNDS = 30
+_BOOTS = 6
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[tuple[Node, Containerd, Daemon]]:
-    with fresh_node("bench") as node:
-        daemon, server = Daemon(node), Containerd(node)
-        with running(daemon), running(server):
-            server.load(images.linux())
-            yield node, server, daemon
+@pytest.mark.figure("start")
+def test_a_pods_start_and_end(place: Place, measured: Measured) -> None:
+    start = measured.figure(
+        "start",
+        "RunPodSandbox + CreateContainer + StartContainer",
+        peer=RUNC,
+        goals={place.smallest.name: (Goal(0.55), Goal(0.75, of="p99"))},
+    )
+    answer = measured.figure(
+        "answer", "The same, to the first answer", peer=RUNC, goals={place.smallest.name: (Goal(1.0),)}
+    )
+    end = measured.figure(
+        "end", "StopPodSandbox + RemovePodSandbox", peer=RUNC, goals={place.smallest.name: (Goal(0.6),)}
+    )
+    asker = Asker(place.node)
+    try:
+        for name, contender in turns(_ROUNDS, place.contenders()):
+            _live(place, asker, contender, name, start, answer, end)
+    finally:
+        asker.close()
 
 
-def test_a_pods_start_and_end(place: tuple[Node, Containerd, Daemon]) -> None:
-    _, server, _ = place
-    start, end = Bench("RunPodSandbox + CreateContainer + StartContainer"), Bench("StopPodSandbox + RemovePodSandbox")
-    kinds: dict[str, Callable[[str], None]] = {}
+@pytest.mark.figure("boot")
+def test_a_linux_guest(place: Place, measured: Measured) -> None:
+    """The largest guest: what is started is a whole Linux, here often without KVM."""
+    start = measured.figure("boot.start", "A Linux guest: RunPodSandbox + CreateContainer + StartContainer", peer=RUNC)
+    answer = measured.figure("boot.answer", "A Linux guest: the same, to the first answer", peer=RUNC)
+    end = measured.figure("boot.end", "A Linux guest: StopPodSandbox + RemovePodSandbox", peer=RUNC)
+    guest = linux()
+    place.containerd.load(guest.image)
+    asker = Asker(place.node)
+    try:
+        for name, contender in turns(_BOOTS, {RUNC: place.runc, LINUX: guest}):
+            _live(place, asker, contender, name, start, answer, end)
+    finally:
+        asker.close()
 
-    def pod(name: str, handler: str, image: str, annotations: dict[str, str]) -> None:
+
+def _live(
+    place: Place, asker: Asker, contender: Contender, name: str, start: Figure, answer: Figure, end: Figure
+) -> None:
+    """One pod's life. The first answer is that of the server where there is one, else the guest's own to ARP: while it
+    is started, the pod's kernel has stopped to answer in its stead."""
+    with answer.timed(name):
         with start.timed(name):
-            made = server.cri.pod(handler)
-            made.run(image, annotations=annotations, **({"command": ["/bin/sleep", "3600"]} if not annotations else {}))
-        with end.timed(name):
-            made.remove()
-
-    kinds["runc"] = lambda name: pod(name, "runc", images.BUSYBOX, {})
-    kinds["ours, ordinary container"] = lambda name: pod(name, "unikernel", images.BUSYBOX, {})
-    kinds["ours, Linux under QEMU"] = lambda name: pod(name, "unikernel", images.LINUX, images.LINUX_ANNOTATIONS)
-    for _ in range(_ROUNDS):
-        for name, run in kinds.items():
-            run(name)
-    for bench in (start, end):
-        bench.show("ours, ordinary container", "runc")
-        bench.show("ours, Linux under QEMU", "runc")
-
-
-def test_the_courier(place: tuple[Node, Containerd, Daemon]) -> None:
-    _, _, daemon = place
-    environment = {"UNIKERNEL_SHIM_CONFIG": str(daemon.config), "PATH": "/usr/bin:/bin"}
-    measuring.courier(Path(paths.COURIER), 60, environment).show()
-
-
-def test_a_state_call(place: tuple[Node, Containerd, Daemon]) -> None:
-    _, server, daemon = place
-    with server.cri.pod("unikernel") as pod:
-        container = pod.run(images.BUSYBOX, command=["/bin/sleep", "3600"])
-        values = asyncio.run(_states(str(daemon.ttrpc_socket), container, 2000))
-    values.sort()
-    print("\nTask.State over ttrpc, one client")
-    print(f"  p50 {values[len(values) // 2] * 1e6:.0f} us  p99 {values[len(values) * 99 // 100] * 1e6:.0f} us")
-    status = Path(f"/proc/{_pid(daemon)}/smaps_rollup").read_text()
-    pss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Pss:"))
-    print(f"daemon's PSS {pss / 1024:.1f} MB on {sys.implementation.name} {sys.version.split()[0]}")
-
-
-async def _states(address: str, container: str, count: int) -> list[float]:
-    client = await TtrpcClient.connect(address)
-    found = []
-    for _ in range(count):
-        began = time.perf_counter()
-        await client.call(
-            "containerd.task.v3.Task",
-            "State",
-            task_v3_pb2.StateRequest(id=container),
-            task_v3_pb2.StateResponse,
-            namespace="k8s.io",
-        )
-        found.append(time.perf_counter() - began)
-    client.close()
-    return found
-
-
-def _pid(daemon: Daemon) -> int:
-    """The daemon's own pid: `nsenter` has become it."""
-    return daemon.pid
+            pod = place.start(contender)
+        if contender.port:
+            asker.tcp(pod.address, contender.port)
+        else:
+            asker.arp(pod.address)
+    with end.timed(name):
+        pod.remove()
+    eventually(lambda: not place.containerd.cri.pods(id=pod.id))

@@ -1,4 +1,4 @@
-"""What an image costs the first pod that needs it, and what every other. Prints figures; judges nothing."""
+"""What an image costs the first pod that needs it, and what every other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import functools
 import os
 import random
 import shutil
-import statistics
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +19,9 @@ from shim.process.spawn import run
 from shim.storage.filesystems.registry import FORMATS
 from shim.storage.images import Images
 from shim.storage.source import Source
+from tests.performance.conftest import Measured
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.figure("images", on_request=True)]
 
 _FIRST, _SECOND = 3, 100  # rounds
 _FILES = 4000
@@ -54,42 +53,35 @@ def _overlay(layer: Path, place: Path) -> Iterator[Path]:
         subprocess.run(["umount", place / "merged"], check=True)
 
 
-async def test_first_and_second_pod(tmp_path: Path) -> None:
+async def test_first_and_second_pod(tmp_path: Path, measured: Measured) -> None:
     layer = tmp_path / "layer"
     total = await asyncio.to_thread(_tree, layer)
+    words = f"of {_FILES} files, {total / 2**20:.0f} MiB"
+    size = measured.figure("images.size", f"An image {words}", "MiB")
+    first = measured.figure("images.first", "The same, for the first pod")
+    second = measured.figure("images.second", "The same, for the second pod, by its layers")
+    walked = measured.figure("images.walked", "The same, by a walk over its names")
+    copied = measured.figure("images.copy", "A pod's own copy of it")
     reaper = Reaper()
     reaper.start()
-    print(f"\n{_FILES} files, {total / 2**20:.0f} MiB; milliseconds, median")
-    print(f"  {'format':<10}{'MiB':>6}{'first':>9}{'second, layers':>16}{'second, walk':>14}")
-    with _overlay(layer, tmp_path / "pod") as merged:
-        for format in FORMATS:
-            first: list[float] = []
-            for _ in range(_FIRST):
-                shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-                images = Images(tmp_path / "cache", functools.partial(run, reaper))
-                began = time.perf_counter()
-                image = await images.build(Source(merged, (layer,)), format)
-                first.append(time.perf_counter() - began)
-            await images.build(Source(layer), format)
-            second = await _again(images, Source(merged, (layer,)), format, _SECOND)
-            walked = await _again(images, Source(layer), format, _SECOND // 10)
-            size = os.stat(image.path).st_blocks * 512 / 2**20
-            medians = statistics.median(first) * 1000, second * 1000, walked * 1000
-            print(f"  {format:<10}{size:>6.0f}{medians[0]:>9.0f}{medians[1]:>16.2f}{medians[2]:>14.0f}")
-            if format == "ext4":
-                copying = []
+    try:
+        with _overlay(layer, tmp_path / "pod") as merged:
+            source = Source(merged, (layer,))
+            for format in FORMATS:
                 for _ in range(_FIRST):
-                    began = time.perf_counter()
-                    await images.copy(image.path, tmp_path / "copy")
-                    copying.append(time.perf_counter() - began)
-                print(f"  a pod's own copy of it: {statistics.median(copying) * 1000:.0f} ms")
-    reaper.stop()
-
-
-async def _again(images: Images, source: Source, format: str, rounds: int) -> float:
-    found = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        await images.build(source, format)
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+                    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+                    images = Images(tmp_path / "cache", functools.partial(run, reaper))
+                    with first.timed(format):
+                        image = await images.build(source, format)
+                size.add(format, os.stat(image.path).st_blocks * 512 / 2**20)
+                for figure, rounds, known in ((second, _SECOND, source), (walked, _SECOND // 10, Source(layer))):
+                    await images.build(known, format)
+                    for _ in range(rounds):
+                        with figure.timed(format):
+                            await images.build(known, format)
+                if format == "ext4":
+                    for _ in range(_FIRST):
+                        with copied.timed(format):
+                            await images.copy(image.path, tmp_path / "copy")
+    finally:
+        reaper.stop()

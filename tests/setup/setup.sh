@@ -54,6 +54,7 @@ step_packages() {
 # Only `make bench` asks for this step.
 step_bench() {
     install_missing iperf3
+    pip_install requirements-bench.lock
 }
 
 install_missing() {
@@ -80,9 +81,14 @@ step_venv() {
     say "making the virtual environment"
     [ -x "$ROOT/.venv/bin/python" ] || python3 -m venv "$ROOT/.venv" ||
         fail "python3 -m venv failed: is python3-venv installed?"
+    pip_install requirements.lock
+    rm -f "$STAMPS/bench" # its packages may be gone
+}
+
+# pip_install LOCK
+pip_install() {
     "$ROOT/.venv/bin/python" -m pip install -q --disable-pip-version-check --no-input --require-hashes \
-        -r "$ROOT/requirements.lock" >"$CACHE/pip.log" 2>&1 ||
-        fail "pip cannot install requirements.lock (no network?)" "$CACHE/pip.log"
+        -r "$ROOT/$1" >"$CACHE/pip.log" 2>&1 || fail "pip cannot install $1 (no network?)" "$CACHE/pip.log"
 }
 
 # The two programs, run from this checkout; and the generated messages. Cheap, so checked each time.
@@ -180,6 +186,7 @@ fingerprint() {
     case $1 in
     packages) echo "${PACKAGES[*]}" ;;
     venv) sha256sum <"$ROOT/requirements.lock" ;;
+    bench) sha256sum <"$ROOT/requirements-bench.lock" ;;
     containerd-2) echo "$CONTAINERD_2" ;;
     kernel-full) echo "$CODENAME ${FULL_KERNEL[*]}" ;;
     firecracker) sha256sum <"$HERE/firecracker.lock" ;;

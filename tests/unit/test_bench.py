@@ -1,4 +1,4 @@
-"""What a table of figures says, and what is said where nothing can be measured."""
+"""What a table says to programs, and what is said where nothing can be measured."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ import pytest
 from click.testing import CliRunner, Result
 
 from shim.bench import measuring
-from shim.bench.figures import Figures
+from shim.bench.figures import Figure
 from shim.cli.bench import as_object
 from shim.cli.main import main
 from shim.errors import NodeFault
 
 
-def test_medians_percentiles_and_ratios() -> None:
-    figures = Figures("Two", "ms", peer="peer", spread=True)
-    figures.add("ours", *map(float, range(1, 101)))
-    figures.add("peer", 100.0, 102.0)
-    ours, peer = figures.rows()
-    assert (ours.count, ours.median, ours.p99, ours.ratio) == (100, 50.5, 99.0, 0.5)
-    assert (peer.median, peer.p99, peer.ratio) == (101.0, 102.0, 1.0)
-    assert as_object(figures)["rows"][0] == {"name": "ours", "n": 100, "median": 50.5, "p99": 99.0, "ratio": 0.5}
+def test_a_table_for_programs() -> None:
+    figure = Figure("two", "Two", peer="peer")
+    figure.add("ours", *map(float, range(1, 101)))
+    figure.add("peer", 100.0, 102.0)
+    assert as_object(figure.table()) == {
+        "title": "Two",
+        "unit": "ms",
+        "peer": "peer",
+        "rows": [
+            {"name": "ours", "n": 100, "median": 50.5, "p99": 99.0, "ratio": 0.5},
+            {"name": "peer", "n": 2, "median": 101.0, "p99": 102.0, "ratio": 1.0},
+        ],
+    }
 
 
 def test_without_a_peer_there_is_no_ratio() -> None:
-    made = measuring.round_trips(lambda: None, 5)
-    assert [(row.name, row.count, row.ratio) for row in made.rows()] == [("List", 5, None)]
+    made = measuring.round_trips(lambda: None, 5).table()
+    assert [(row.name, row.count, row.ratio) for row in made.rows] == [("List", 5, None)]
 
 
 @pytest.fixture

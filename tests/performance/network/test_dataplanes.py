@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 
-from shim.bench.figures import Figures, shown
+from shim.bench.figures import Figure
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.dataplanes.wiring import TapOptions
 from shim.network.kernel.tap import close_tap
@@ -38,6 +38,7 @@ from shim.network.plan import Plan
 from shim.network.pod import PodNetwork
 from tests.integration import layouts
 from tests.integration.layouts import Site
+from tests.performance.conftest import Measured
 from tests.performance.network import prober
 from tests.performance.network.relayed import guest_relayed, running, tap_in
 
@@ -45,10 +46,18 @@ pytestmark = pytest.mark.timeout(900)
 
 _HERE = Path(__file__).parent
 _LAYOUTS: dict[str, Callable[[], AbstractContextManager[Site]]] = {"subnet": layouts.bridged, "/32": layouts.routed}
-_GUESTS = pytest.mark.parametrize(("layout", "vnet_hdr"), [("subnet", True), ("/32", True), ("subnet", False)])
-_ROUNDS = 7
-_ROUND_TRIP_ROUNDS = 15
-_FRAME_ROUNDS = 7
+_MORE = pytest.mark.figure("dataplanes-more", on_request=True)
+_GUESTS = pytest.mark.parametrize(
+    ("layout", "vnet_hdr"),
+    [
+        pytest.param("subnet", True, marks=pytest.mark.figure("dataplanes")),
+        pytest.param("/32", True, marks=_MORE),
+        pytest.param("subnet", False, marks=_MORE),
+    ],
+)
+_ROUNDS = 4
+_ROUND_TRIP_ROUNDS = 10
+_FRAME_ROUNDS = 5
 #: Of one measurement, in seconds; iperf3 takes whole ones only.
 _SECONDS = 1
 _REQUESTS = 1500
@@ -144,9 +153,10 @@ def _contenders(layout: str, vnet_hdr: bool) -> Iterator[Contenders]:
 
 
 @_GUESTS
-async def test_round_trips(layout: str, vnet_hdr: bool) -> None:
-    table = Figures(f"A small request and its response, {_words(layout, vnet_hdr)}", "us", peer=_BARE, spread=True)
-    with _contenders(layout, vnet_hdr) as contenders, shown(table):
+async def test_round_trips(layout: str, vnet_hdr: bool, measured: Measured) -> None:
+    key, words = _named(layout, vnet_hdr)
+    table = measured.figure(f"round-trip.{key}", f"A small request and its response, {words}", "us", peer=_BARE)
+    with _contenders(layout, vnet_hdr) as contenders:
         for _ in range(_ROUND_TRIP_ROUNDS):
             for name, contender in contenders.items():
                 async with contender() as pair:
@@ -154,17 +164,21 @@ async def test_round_trips(layout: str, vnet_hdr: bool) -> None:
 
 
 @_GUESTS
-async def test_throughput(layout: str, vnet_hdr: bool) -> None:
-    words = _words(layout, vnet_hdr)
-    streams = {
-        "-R": Figures(f"TCP to the guest, {words}", "Gbit/s", peer=_BARE),
-        "": Figures(f"TCP from the guest, {words}", "Gbit/s", peer=_BARE),
-    }
-    packets = {
-        "-R": Figures(f"UDP to the guest, {_SMALL} bytes, {words}", "1000 packets/s", peer=_BARE),
-        "": Figures(f"UDP from the guest, {_SMALL} bytes, {words}", "1000 packets/s", peer=_BARE),
-    }
-    with _contenders(layout, vnet_hdr) as contenders, shown(*streams.values(), *packets.values()):
+async def test_throughput(layout: str, vnet_hdr: bool, measured: Measured) -> None:
+    key, words = _named(layout, vnet_hdr)
+    ways = {"-R": "to", "": "from"}
+
+    def figures(kind: str, title: str, unit: str) -> dict[str, Figure]:
+        return {
+            direction: measured.figure(
+                f"{kind}.{way}.{key}", f"{title.format(way)}, {words}", unit, peer=_BARE, more_is_better=True
+            )
+            for direction, way in ways.items()
+        }
+
+    streams = figures("tcp", "TCP {} the guest", "Gbit/s")
+    packets = figures("udp", f"UDP {{}} the guest, {_SMALL} bytes", "1000 packets/s")
+    with _contenders(layout, vnet_hdr) as contenders:
         for _ in range(_ROUNDS):
             for name, contender in contenders.items():
                 async with contender() as pair:
@@ -174,8 +188,9 @@ async def test_throughput(layout: str, vnet_hdr: bool) -> None:
                         table.add(name, _small_packets(pair, direction))
 
 
-def _words(layout: str, vnet_hdr: bool) -> str:
-    return f"{layout}, {'with' if vnet_hdr else 'without'} vnet headers"
+def _named(layout: str, vnet_hdr: bool) -> tuple[str, str]:
+    """In a figure's key, and in its title."""
+    return f"{layout}{'.vnet' if vnet_hdr else ''}", f"{layout}, {'with' if vnet_hdr else 'without'} vnet headers"
 
 
 def _round_trips(pair: Pair) -> list[float]:
@@ -209,13 +224,15 @@ def _iperf(pair: Pair, *options: str) -> dict[str, dict[str, float]]:
     raise AssertionError(said["error"])
 
 
+@pytest.mark.figure("frames")
 @pytest.mark.parametrize("layout", _LAYOUTS)
-async def test_frames_alone(layout: str) -> None:
+async def test_frames_alone(layout: str, measured: Measured) -> None:
     """Without a guest and without a relay: one process puts small frames in at one end, and they are counted at the
     other. The kernel does its work for a frame while it is put in, so that process's time on a CPU is the path's."""
-    there = Figures(f"Small frames from the tap to the node, {layout}", "ns of CPU for each", peer=_BARE)
-    back = Figures(f"Small frames from the node to the tap, {layout}", "ns of CPU for each", peer=_BARE)
-    came = Figures(f"Of these came, {layout}", "percent")
+    unit = "ns of CPU for each"
+    there = measured.figure(f"frames.out.{layout}", f"Frames from the tap to the node, {layout}", unit, peer=_BARE)
+    back = measured.figure(f"frames.in.{layout}", f"Frames from the node to the tap, {layout}", unit, peer=_BARE)
+    came = measured.figure(f"frames.came.{layout}", f"Of these came, {layout}", "percent", more_is_better=True)
     with _LAYOUTS[layout]() as site, layouts.namespaces("end", area="bench") as (end,), ExitStack() as stack:
         tap = tap_in(end, "end", vnet_hdr=False)
         stack.callback(os.close, tap)
@@ -227,7 +244,6 @@ async def test_frames_alone(layout: str) -> None:
         inward = _frame(site.mac, node.mac, site.router, site.address)
         stack.enter_context(node.dropping())
         stack.enter_context(lone.dropping())
-        stack.enter_context(shown(there, back, came))
         for _ in range(_FRAME_ROUNDS):
             with pod.dropping():
                 _count_at_device(_BARE, pod.socket, outward, node, there, came)
@@ -280,7 +296,7 @@ class _End:
         assert done.returncode == 0, done.stderr
 
 
-def _count_at_device(name: str, source: int, frame: bytes, target: _End, table: Figures, came: Figures) -> None:
+def _count_at_device(name: str, source: int, frame: bytes, target: _End, table: Figure, came: Figure) -> None:
     before = target.received()
     sent, nanoseconds = _pour(source, frame)
     table.add(name, nanoseconds)
@@ -290,7 +306,7 @@ def _count_at_device(name: str, source: int, frame: bytes, target: _End, table: 
     )
 
 
-def _count_at_tap(name: str, source: int, frame: bytes, tap: int, table: Figures, came: Figures) -> None:
+def _count_at_tap(name: str, source: int, frame: bytes, tap: int, table: Figure, came: Figure) -> None:
     with running(_HERE / "pourer.py", "drain", str(tap), descriptors=(tap,), ready=True) as drain:
         sent, nanoseconds = _pour(source, frame)
         time.sleep(0.05)

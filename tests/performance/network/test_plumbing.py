@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from shim.bench.batch import Batch, start
-from shim.bench.figures import Figures, shown
+from shim.bench.figures import Figure, Goal
 from shim.bench.measuring import batches
 from shim.network.addressing.interfaces import DATAPLANES
 from shim.network.kernel.tap import close_tap
@@ -27,16 +27,16 @@ from shim.network.pod import PodNetwork
 from shim.network.resolve import resolve
 from tests.integration import layouts
 from tests.integration.layouts import Site
+from tests.performance.blocks import TICK, Block, watch
+from tests.performance.conftest import Measured
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.timeout(500), pytest.mark.figure("plumbing")]
 
 _LAYOUTS: dict[str, Callable[[], AbstractContextManager[Site]]] = {"subnet": layouts.bridged, "/32": layouts.routed}
 _ROUNDS = 60
 _WARM_UP = 3
 _CROWD = 100
 _CROWD_ROUNDS = 3
-#: How often the event loop is looked at, in seconds.
-_TICK = 0.001
 
 
 @dataclass
@@ -53,22 +53,25 @@ class Clock:
 
 
 @pytest.mark.parametrize("layout", _LAYOUTS)
-def test_one_interface(layout: str) -> None:
-    plumbing = {
-        dataplane: Figures(f"Plumbing, {layout}, {dataplane}", "ms", peer="ip -batch", spread=True)
-        for dataplane in DATAPLANES
-    }
-    undoing = {
-        dataplane: Figures(f"Undoing, {layout}, {dataplane}", "ms", peer="ip -batch", spread=True)
-        for dataplane in DATAPLANES
-    }
-    trips = Figures(f"Netlink sends, {layout}", "sends")
+def test_one_interface(layout: str, measured: Measured) -> None:
+    def figures(key: str, title: str, ours: str) -> dict[str, Figure]:
+        goals = {ours: (Goal(0.8),)}
+        return {
+            dataplane: measured.figure(
+                f"{key}.{layout}.{dataplane}", f"{title}, {layout}, {dataplane}", peer="ip -batch", goals=goals
+            )
+            for dataplane in DATAPLANES
+        }
+
+    plumbing = figures("plumbing", "Plumbing", "ours: apply")
+    undoing = figures("undoing", "Undoing", "ours")
+    trips = measured.figure(f"netlink.{layout}", f"Netlink sends, {layout}", "sends")
     tables = (*plumbing.values(), *undoing.values(), trips)
-    with _LAYOUTS[layout]() as site, shown(*tables), _loop() as runner:
+    with _LAYOUTS[layout]() as site, _loop() as runner:
         for number in range(_WARM_UP + _ROUNDS):
             if number == _WARM_UP:
                 for table in tables:
-                    table.samples.clear()
+                    table.clear()
             for dataplane in DATAPLANES:
                 plan = runner.run(_ours(site, dataplane, plumbing[dataplane], undoing[dataplane], trips))
                 _theirs(site.pod, plan, plumbing[dataplane], undoing[dataplane])
@@ -79,7 +82,7 @@ def _loop() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-async def _ours(site: Site, dataplane: str, plumbing: Figures, undoing: Figures, trips: Figures) -> Plan:
+async def _ours(site: Site, dataplane: str, plumbing: Figure, undoing: Figure, trips: Figure) -> Plan:
     clock = Clock()
     async with await PodNetwork.open(site.path) as network:
         netlink = network._namespace.netlink
@@ -107,7 +110,7 @@ async def _ours(site: Site, dataplane: str, plumbing: Figures, undoing: Figures,
     return plan
 
 
-def _theirs(namespace: str, plan: Plan, plumbing: Figures, undoing: Figures) -> None:
+def _theirs(namespace: str, plan: Plan, plumbing: Figure, undoing: Figure) -> None:
     there, back, away = batches(plan)
     clock = Clock()
     start("ip", namespace, ())
@@ -129,20 +132,22 @@ def _crowd() -> Iterator[list[Site]]:
         yield sites
 
 
-def test_a_hundred_at_once() -> None:
+def test_a_hundred_at_once(measured: Measured) -> None:
     """A hundred sandboxes of one daemon, each from opening its namespace to the open tap."""
     wall = {
-        dataplane: Figures(f"{_CROWD} sandboxes at once, {dataplane}", "ms", peer="ip -batch, all at once")
+        dataplane: measured.figure(
+            f"plumbing.crowd.{dataplane}", f"{_CROWD} sandboxes at once, {dataplane}", peer="ip -batch, all at once"
+        )
         for dataplane in DATAPLANES
     }
-    with _crowd() as sites, shown(*wall.values()), _loop() as runner:
+    with _crowd() as sites, _loop() as runner:
         for _ in range(_CROWD_ROUNDS):
             for dataplane in DATAPLANES:
                 plans = runner.run(_ours_at_once(sites, dataplane, wall[dataplane]))
                 _theirs_at_once(sites, plans, wall[dataplane])
 
 
-async def _ours_at_once(sites: list[Site], dataplane: str, wall: Figures) -> list[Plan]:
+async def _ours_at_once(sites: list[Site], dataplane: str, wall: Figure) -> list[Plan]:
     networks: list[PodNetwork] = []
     plans: list[Plan] = []
     taps: list[int] = []
@@ -175,7 +180,7 @@ async def _ours_at_once(sites: list[Site], dataplane: str, wall: Figures) -> lis
     return plans
 
 
-def _theirs_at_once(sites: list[Site], plans: list[Plan], wall: Figures) -> None:
+def _theirs_at_once(sites: list[Site], plans: list[Plan], wall: Figure) -> None:
     spelled = {plan.sandbox: batches(plan) for plan in plans}
     clock = Clock()
     _all_at_once({site.pod: spelled[site.pod][0] for site in sites})
@@ -206,20 +211,15 @@ async def _longest_block(work: Callable[[], Awaitable[object]]) -> float:
     """The longest time, in milliseconds, for which nothing else on the event loop had its turn."""
     longest = 0.0
 
-    async def tick() -> None:
+    def note(block: Block) -> None:
         nonlocal longest
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(_TICK)
-            now = time.perf_counter()
-            longest = max(longest, now - last - _TICK)
-            last = now
+        longest = max(longest, block.late)
 
-    ticking = asyncio.ensure_future(tick())
-    await asyncio.sleep(_TICK)
+    watching = asyncio.ensure_future(watch(note))
+    await asyncio.sleep(TICK)
     try:
         await work()
-        await asyncio.sleep(_TICK)
+        await asyncio.sleep(TICK)
     finally:
-        ticking.cancel()
+        watching.cancel()
     return longest * 1000
