@@ -6,6 +6,7 @@ node's token (in every path and cgroup), by its network namespace, and by the id
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -207,7 +208,9 @@ def _descriptors(marks: list[str], node: Node) -> Iterable[str]:
 
 def _below(directory: Path) -> Iterable[Path]:
     """Files and directories, without logs, which only grow."""
-    return (path for path in directory.rglob("*") if path.suffix != ".log") if directory.is_dir() else ()
+    # os.walk(), unlike rglob(), takes a directory that goes meanwhile for an empty one.
+    below = (Path(parent, name) for parent, *names in os.walk(directory) for name in itertools.chain(*names))
+    return (path for path in below if path.suffix != ".log")
 
 
 def _loop_devices(marks: list[str]) -> Iterable[str]:
