@@ -74,9 +74,11 @@ class Chronicle:
 def entry(occurrence: happened.Occurrence, at: int) -> Entry:
     """The line for an occurrence. Pure."""
     what, sentence = _WORDS[type(occurrence)]
-    exit = occurrence.exit if isinstance(occurrence, happened.Exited) else None
-    if exit is not None and isinstance(occurrence, happened.Exited) and occurrence.process != occurrence.container:
-        what = "exec-exited"
+    status = None
+    if isinstance(occurrence, happened.Exited):
+        status = occurrence.exit.status
+        if occurrence.process != occurrence.container:
+            what = "exec-exited"
     text = sentence(occurrence)
     return Entry(
         at=at,
@@ -86,7 +88,7 @@ def entry(occurrence: happened.Occurrence, at: int) -> Entry:
         sandbox=occurrence.sandbox,
         pod=occurrence.pod,
         container=occurrence.container,
-        exit_status=None if exit is None else exit.status,
+        exit_status=status,
     )
 
 
