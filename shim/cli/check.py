@@ -41,9 +41,9 @@ def command(config_path: Path | None, pod: str, as_json: bool) -> None:
 
 def _show(answer: pb.CheckResponse) -> None:
     """For a person: as `as_text`, as a table."""
-    from shim.cli.client import title
+    from shim.sandbox.identifiers import title
 
-    terminal.print_words((title(answer), "head"))
+    terminal.print_words((title(answer.id, answer.pod_namespace, answer.pod_name), "head"))
     rows = [
         (
             finding.interface,
@@ -71,9 +71,9 @@ def _sum(answer: pb.CheckResponse) -> str:
 
 def as_text(answer: pb.CheckResponse) -> str:
     """A line a finding, what to do below those that failed, and the sum."""
-    from shim.cli.client import title
+    from shim.sandbox.identifiers import title
 
-    lines = [title(answer)]
+    lines = [title(answer.id, answer.pod_namespace, answer.pod_name)]
     for finding in answer.findings:
         words = (
             f"{finding.interface:<6}",

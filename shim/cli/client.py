@@ -18,7 +18,7 @@ from shim import rundir
 from shim.config import Config
 from shim.errors import InvalidRequest, NodeFault, NotFound, ShimError, TimedOut, Unreachable
 from shim.rpc.status import FAULT, inward
-from shim.sandbox.identifiers import SHOWN
+from shim.sandbox.identifiers import title
 from shim.wire import inspection_pb2 as pb
 
 T = TypeVar("T", bound=Message)
@@ -50,7 +50,8 @@ def locate(config: Config, method: str, request: Message, answer: type[T], timeo
     if len(found) == 1:
         return found[0]
     if found:
-        titles = [title(entry) for door, _ in found for entry in _meant(door, request)]
+        meant = [it for door, _ in found for it in _meant(door, request)]
+        titles = [title(it.id, it.pod_namespace, it.pod_name) for it in meant]
         raise InvalidRequest(
             f"{len(found)} pods are meant, each with a daemon of its own: {', '.join(titles)}",
             remedy="name one by its id",
@@ -64,12 +65,6 @@ def _meant(door: Path, request: Message) -> list[pb.SandboxEntry]:
     entries = pb.ListResponse.FromString(_call(door, "List", pb.ListRequest())).sandboxes
     named = [it for it in entries if wanted in (it.pod_name, f"{it.pod_namespace}/{it.pod_name}")]
     return named or [it for it in entries if it.id.startswith(wanted)] or list(entries)
-
-
-def title(entry: pb.SandboxEntry | pb.CheckResponse) -> str:
-    """What people call it: its pod's name, and its id's beginning."""
-    short = entry.id[:SHOWN]
-    return f"{entry.pod_namespace}/{entry.pod_name} ({short})" if entry.pod_name else short
 
 
 def ask_all(

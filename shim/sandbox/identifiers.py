@@ -23,3 +23,9 @@ def check(value: str, what: str) -> str:
             remedy=f"use letters and digits with single '.', '_' or '-' between them, {_LIMIT} characters at most",
         )
     return value
+
+
+def title(sandbox: str, namespace: str, name: str) -> str:
+    """What people call a sandbox of that id: its pod's name, where it has one, and its id's beginning."""
+    short = sandbox[:SHOWN]
+    return f"{namespace}/{name} ({short})" if name else short

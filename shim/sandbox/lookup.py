@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from shim.errors import InvalidRequest, NotFound
-from shim.sandbox.identifiers import SHOWN
+from shim.sandbox.identifiers import title
 from shim.sandbox.sandbox import Sandbox
 
 
@@ -33,15 +33,8 @@ def find(sandboxes: Iterable[Sandbox], wanted: str) -> Sandbox:
             return fitting[0]
         if fitting:
             raise InvalidRequest(
-                f"{len(fitting)} pods are meant: {', '.join(title(sandbox) for sandbox in fitting)}",
+                f"{len(fitting)} pods are meant: {', '.join(title(it.id, *it.pod_name) for it in fitting)}",
                 subject=wanted,
                 remedy="name one by its id",
             )
     raise NotFound("there is no such pod", subject=wanted, remedy="unikernel-shim ps --all lists them")
-
-
-def title(sandbox: Sandbox) -> str:
-    """What people call it: its pod's name, and its id's beginning."""
-    namespace, name = sandbox.pod_name
-    short = sandbox.id[:SHOWN]
-    return f"{namespace}/{name} ({short})" if name else short

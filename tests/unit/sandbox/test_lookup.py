@@ -11,7 +11,8 @@ from shim.clock import rfc3339
 from shim.errors import InvalidRequest, NotFound
 from shim.process.reaper import Exit
 from shim.sandbox.description import describe
-from shim.sandbox.lookup import find, title
+from shim.sandbox.identifiers import title
+from shim.sandbox.lookup import find
 from shim.sandbox.node import Node
 from shim.sandbox.record import Pod
 from shim.sandbox.sandbox import Sandbox
@@ -76,8 +77,8 @@ def test_a_container_means_its_pod() -> None:
 
 
 def test_titles() -> None:
-    assert title(sandbox("0123456789abcdef", "web")) == "default/web (0123456789ab)"
-    assert title(sandbox("0123456789abcdef")) == "0123456789ab"
+    assert title("0123456789abcdef", "default", "web") == "default/web (0123456789ab)"
+    assert title("0123456789abcdef", "", "") == "0123456789ab"
 
 
 def test_a_description_without_a_unikernel() -> None:
